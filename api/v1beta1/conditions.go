@@ -1,0 +1,224 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package v1beta1
+
+// Every condition is set by the controller of its kind, in one place. A reason is a stable word for programs; the
+// message tells a person what is the matter and what to do. docs/troubleshooting.md is keyed by these reasons.
+
+// Condition types and reasons that several kinds share.
+const (
+	// ReadyCondition sums up the other conditions of the object. Cluster API mirrors it to the Machine's and the
+	// Cluster's InfrastructureReady.
+	ReadyCondition = "Ready"
+
+	// DeletingCondition is true from the request to delete the object until it is gone. Its reason and message say
+	// what the deletion waits for.
+	DeletingCondition = "Deleting"
+
+	// DeletingReason says that the deletion is making progress: nothing to do.
+	DeletingReason = "Deleting"
+
+	// NotDeletingReason says that nobody asked for the object's deletion.
+	NotDeletingReason = "NotDeleting"
+
+	// HostUnreachableReason says that the libvirt daemon of a host doesn't answer. See to the host, its network and
+	// LibvirtHost.spec.uri; work goes on by itself once it answers.
+	HostUnreachableReason = "HostUnreachable"
+
+	// LibvirtErrorReason says that libvirt refused a request with the error in the message. It is tried again with
+	// growing intervals.
+	LibvirtErrorReason = "LibvirtError"
+
+	// InternalErrorReason says that a request to the management cluster failed. It is tried again with growing
+	// intervals.
+	InternalErrorReason = "InternalError"
+)
+
+// Conditions and reasons of a LibvirtHost.
+const (
+	// HostConnectedCondition is true while the libvirt daemon answers.
+	HostConnectedCondition = "Connected"
+
+	// HostConnectedReason says that the libvirt daemon answers.
+	HostConnectedReason = "Connected"
+
+	// HostConnectingReason says that the first connection is under way: wait.
+	HostConnectingReason = "Connecting"
+
+	// HostCredentialsNotFoundReason says that the Secret of spec.credentialsRef doesn't exist or lacks a key: create
+	// it in the namespace of the LibvirtHost.
+	HostCredentialsNotFoundReason = "CredentialsNotFound"
+
+	// HostAuthenticationFailedReason says that the host, or its identity, was refused: correct the credentials or the
+	// known hosts in the Secret of spec.credentialsRef.
+	HostAuthenticationFailedReason = "AuthenticationFailed"
+
+	// HostInvalidURIReason says that spec.uri can't be used: correct it as the message says.
+	HostInvalidURIReason = "InvalidURI"
+
+	// HostStorageReadyCondition is true while the pools of spec.storage are there and active.
+	HostStorageReadyCondition = "StorageReady"
+
+	// HostStorageReadyReason says that the pools of spec.storage are there and active.
+	HostStorageReadyReason = "StorageReady"
+
+	// HostStoragePoolNotFoundReason says that a pool of spec.storage doesn't exist: define it on the host or correct
+	// spec.storage.
+	HostStoragePoolNotFoundReason = "StoragePoolNotFound"
+
+	// HostStoragePoolConflictReason says that the seed pool is also the image pool or the disk pool: name another
+	// one in spec.storage.seedPool.
+	HostStoragePoolConflictReason = "StoragePoolConflict"
+
+	// HostInUseReason says that the host can't go because machines or cluster networks are still on it: delete
+	// those first.
+	HostInUseReason = "HostInUse"
+)
+
+// Conditions and reasons of a LibvirtCluster.
+const (
+	// ClusterHostsAvailableCondition is true while at least one host that spec.hostSelector selects is ready.
+	ClusterHostsAvailableCondition = "HostsAvailable"
+
+	// ClusterHostsAvailableReason says that hosts are available; the message counts them.
+	ClusterHostsAvailableReason = "HostsAvailable"
+
+	// ClusterNoHostSelectedReason says that spec.hostSelector selects no LibvirtHost: label the hosts or correct the
+	// selector.
+	ClusterNoHostSelectedReason = "NoHostSelected"
+
+	// ClusterNoHostReadyReason says that none of the selected hosts is ready: the message has the reason of each.
+	ClusterNoHostReadyReason = "NoHostReady"
+
+	// ClusterNetworkReadyCondition is true while the node network is up on every ready host.
+	ClusterNetworkReadyCondition = "NetworkReady"
+
+	// ClusterNetworkReadyReason says that the node network is up on every ready host.
+	ClusterNetworkReadyReason = "NetworkReady"
+
+	// ClusterNetworkConflictReason says that a range, a name or a bridge of the node network is in use on a host by
+	// something else: the message names it. Change spec.network in a new cluster or remove the other one.
+	ClusterNetworkConflictReason = "NetworkConflict"
+
+	// ClusterEndpointNotSetReason says that neither spec.controlPlaneEndpoint nor Cluster.spec.controlPlaneEndpoint
+	// is set: set one of them.
+	ClusterEndpointNotSetReason = "ControlPlaneEndpointNotSet"
+
+	// ClusterInvalidNetworkReason says that spec.network can't be used: correct it as the message says.
+	ClusterInvalidNetworkReason = "InvalidNetwork"
+
+	// ClusterMachinesLeftReason says that the deletion waits for the LibvirtMachines of the cluster to go.
+	ClusterMachinesLeftReason = "MachinesLeft"
+)
+
+// Conditions and reasons of a LibvirtMachine.
+const (
+	// MachineBootstrapDataReadyCondition is true once the bootstrap data of the Machine is there and can be used.
+	MachineBootstrapDataReadyCondition = "BootstrapDataReady"
+
+	// MachineBootstrapDataReadyReason says that the bootstrap data is there.
+	MachineBootstrapDataReadyReason = "BootstrapDataReady"
+
+	// MachineClusterNotReadyReason says that the cluster's infrastructure isn't provisioned yet: see the
+	// LibvirtCluster.
+	MachineClusterNotReadyReason = "ClusterInfrastructureNotReady"
+
+	// MachineWaitingForBootstrapDataReason says that the bootstrap provider hasn't written the bootstrap data yet. A
+	// worker waits here until the control plane is initialized.
+	MachineWaitingForBootstrapDataReason = "WaitingForBootstrapData"
+
+	// MachineBootstrapSecretNotFoundReason says that the Secret of Machine.spec.bootstrap.dataSecretName is missing
+	// or has no value.
+	MachineBootstrapSecretNotFoundReason = "BootstrapSecretNotFound"
+
+	// MachineBootstrapFormatUnsupportedReason says that the bootstrap data has a format that isn't served: set
+	// spec.format of the KubeadmConfig to cloud-config.
+	MachineBootstrapFormatUnsupportedReason = "BootstrapFormatUnsupported"
+
+	// MachinePlacedCondition is true once a host was chosen.
+	MachinePlacedCondition = "Placed"
+
+	// MachinePlacedReason says that a host was chosen.
+	MachinePlacedReason = "Placed"
+
+	// MachineNoHostFitsReason says that no host can take the machine: the message has the reason of each.
+	MachineNoHostFitsReason = "NoHostFits"
+
+	// MachineHostNotFoundReason says that the LibvirtHost of spec.hostName doesn't exist: create it again, or delete
+	// the Machine once you are sure that the host is gone for good.
+	MachineHostNotFoundReason = "HostNotFound"
+
+	// MachineImageReadyCondition is true once the image is on the host.
+	MachineImageReadyCondition = "ImageReady"
+
+	// MachineImageReadyReason says that the image is on the host.
+	MachineImageReadyReason = "ImageReady"
+
+	// MachineImageImportingReason says that the image is being moved to the host: the message has the progress.
+	MachineImageImportingReason = "ImageImporting"
+
+	// MachineImageNotFoundReason says that spec.image names nothing that exists: correct it.
+	MachineImageNotFoundReason = "ImageNotFound"
+
+	// MachineImageRefusedReason says that the image isn't what spec.image promises, or isn't safe to use: the message
+	// has the finding.
+	MachineImageRefusedReason = "ImageRefused"
+
+	// MachineImageImportFailedReason says that the transfer failed; it is tried again by itself.
+	MachineImageImportFailedReason = "ImageImportFailed"
+
+	// MachineDomainReadyCondition is true while the domain runs.
+	MachineDomainReadyCondition = "DomainReady"
+
+	// MachineDomainRunningReason says that the domain runs.
+	MachineDomainRunningReason = "DomainRunning"
+
+	// MachineDomainNotCreatedReason says that there is no domain yet: the other conditions say what it waits for.
+	MachineDomainNotCreatedReason = "DomainNotCreated"
+
+	// MachineDomainCrashedReason says that the domain's hypervisor process died or the guest panicked. It is started
+	// again by itself, with growing intervals.
+	MachineDomainCrashedReason = "DomainCrashed"
+
+	// MachineDomainShutoffReason says that the domain was shut off. It is started again by itself, with growing
+	// intervals.
+	MachineDomainShutoffReason = "DomainShutoff"
+
+	// MachineDomainPausedReason says that somebody paused the domain: resume it on the host.
+	MachineDomainPausedReason = "DomainPaused"
+
+	// MachineDomainIOErrorReason says that the domain stands still because the host's disk failed a write: make room
+	// or repair the disk, then resume the domain on the host.
+	MachineDomainIOErrorReason = "DomainIOError"
+
+	// MachineDomainMissingReason says that the domain was there and is gone, which only somebody else can have done.
+	// It is not made again, because its disks and its bootstrap data belong to the past: delete the Machine, or let a
+	// MachineHealthCheck do so.
+	MachineDomainMissingReason = "DomainMissing"
+
+	// MachineDomainConflictReason says that a domain or a volume on the host has the name or the UUID of this machine
+	// and isn't ours: the message names it. Rename or remove it.
+	MachineDomainConflictReason = "DomainConflict"
+
+	// MachineStartFailedReason says that the hypervisor didn't start the domain, for the reason in the message. It is
+	// tried again with growing intervals.
+	MachineStartFailedReason = "StartFailed"
+
+	// MachineAddressesExhaustedReason says that every node address of the network is taken: delete machines, or make
+	// a cluster with a larger spec.network.cidr.
+	MachineAddressesExhaustedReason = "AddressesExhausted"
+)

@@ -1,0 +1,245 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package v1beta1
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// HostFinalizer keeps a LibvirtHost until no LibvirtMachine and no cluster network is left on it: without the
+// LibvirtHost nobody could reach them to remove them.
+const HostFinalizer = "libvirthost.infrastructure.cluster.x-k8s.io"
+
+// LibvirtHostSpec says how one hypervisor is reached and what of it may be used.
+type LibvirtHostSpec struct {
+	// uri is the libvirt connection URI, for example qemu:///system, qemu+libssh2://root@203.0.113.11/system or
+	// qemu+tls://kvm1.example.org/system. Parameters that turn off the verification of the peer are refused.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	URI string `json:"uri,omitempty"`
+
+	// credentialsRef names the Secret with the credentials of the connection. The Secret is in the namespace of the
+	// LibvirtHost. Keys for SSH: ssh-privatekey and known_hosts. Keys for TLS: tls.crt, tls.key and ca.crt.
+	// Not needed for a local socket.
+	// +optional
+	CredentialsRef CredentialsReference `json:"credentialsRef,omitempty,omitzero"`
+
+	// failureDomain is the name of the failure domain of this host. Hosts may share one. The host's name when unset.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	FailureDomain string `json:"failureDomain,omitempty"`
+
+	// storage names the storage pools in use.
+	// +optional
+	Storage HostStorage `json:"storage,omitempty,omitzero"`
+
+	// reserved is kept free for the host itself.
+	// +optional
+	Reserved HostReserved `json:"reserved,omitempty,omitzero"`
+
+	// scheduling says whether new machines may be placed on this host. Enabled when unset. Machines that are already
+	// there are left alone either way.
+	// +optional
+	Scheduling HostScheduling `json:"scheduling,omitempty"`
+}
+
+// CredentialsReference names a Secret in the namespace of the object that holds the reference.
+// +kubebuilder:validation:MinProperties=1
+type CredentialsReference struct {
+	// name of the Secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+}
+
+// HostStorage names storage pools of a host.
+// +kubebuilder:validation:MinProperties=1
+type HostStorage struct {
+	// imagePool is the storage pool that holds images. It must exist. "default" when unset.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9][A-Za-z0-9_.-]*$`
+	ImagePool string `json:"imagePool,omitempty"`
+
+	// diskPool is the storage pool that holds the disks of machines. It must exist. "default" when unset.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9][A-Za-z0-9_.-]*$`
+	DiskPool string `json:"diskPool,omitempty"`
+
+	// seedPool is the storage pool that holds the bootstrap data of machines until they are up. It must differ from
+	// the other two, because libvirt refreshes a whole pool after each upload into it. It is created as
+	// /var/lib/libvirt/<name> when it doesn't exist. "capi-seeds" when unset.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9][A-Za-z0-9_.-]*$`
+	SeedPool string `json:"seedPool,omitempty"`
+}
+
+// HostReserved are resources that machines never get.
+// +kubebuilder:validation:MinProperties=1
+type HostReserved struct {
+	// memory that is kept free for the host itself. 1Gi when unset.
+	// +optional
+	Memory *resource.Quantity `json:"memory,omitempty"`
+}
+
+// HostScheduling says whether new machines may be placed on a host.
+// +kubebuilder:validation:Enum=Enabled;Disabled
+type HostScheduling string
+
+const (
+	// HostSchedulingEnabled lets new machines be placed on the host.
+	HostSchedulingEnabled HostScheduling = "Enabled"
+
+	// HostSchedulingDisabled cordons the host.
+	HostSchedulingDisabled HostScheduling = "Disabled"
+)
+
+// LibvirtHostStatus is what was last seen of a host.
+// +kubebuilder:validation:MinProperties=1
+type LibvirtHostStatus struct {
+	// conditions represent the observations of the host's current state.
+	// Known condition types are Ready, Connected, StorageReady and Deleting.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=32
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// capacity is what the host has in all.
+	// +optional
+	Capacity HostResources `json:"capacity,omitempty,omitzero"`
+
+	// allocated is what the machines that were placed on the host may use at most, other domains of the host included.
+	// +optional
+	Allocated HostResources `json:"allocated,omitempty,omitzero"`
+
+	// machines is the number of LibvirtMachines on the host.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Machines *int32 `json:"machines,omitempty"`
+
+	// hostname is the name that the host gives itself.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	Hostname string `json:"hostname,omitempty"`
+
+	// libvirtVersion is the version of the libvirt daemon.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	LibvirtVersion string `json:"libvirtVersion,omitempty"`
+
+	// hypervisorVersion is the version of the hypervisor, QEMU as a rule.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	HypervisorVersion string `json:"hypervisorVersion,omitempty"`
+
+	// architecture of the host in Kubernetes' words, for example amd64.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Architecture string `json:"architecture,omitempty"`
+
+	// domainTypes are the kinds of domain that the host claims to run.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=16
+	DomainTypes []DomainType `json:"domainTypes,omitempty"`
+}
+
+// HostResources are amounts of a host's resources.
+// +kubebuilder:validation:MinProperties=1
+type HostResources struct {
+	// cpus is a number of logical CPUs, or of virtual CPUs where it counts what is allocated.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	CPUs *int32 `json:"cpus,omitempty"`
+
+	// memory is an amount of memory.
+	// +optional
+	Memory *resource.Quantity `json:"memory,omitempty"`
+}
+
+// LibvirtHost is one hypervisor: a libvirt daemon that machines can be placed on.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:storageversion
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:path=libvirthosts,scope=Namespaced,categories=cluster-api
+// +kubebuilder:printcolumn:name="Ready",type="string",JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="The host can be used"
+// +kubebuilder:printcolumn:name="Scheduling",type="string",JSONPath=".spec.scheduling",description="Whether new machines may be placed on the host",priority=10
+// +kubebuilder:printcolumn:name="Machines",type="integer",JSONPath=".status.machines",description="LibvirtMachines on the host"
+// +kubebuilder:printcolumn:name="CPUs",type="integer",JSONPath=".status.capacity.cpus",description="Logical CPUs of the host"
+// +kubebuilder:printcolumn:name="Memory",type="string",JSONPath=".status.capacity.memory",description="Memory of the host"
+// +kubebuilder:printcolumn:name="Allocated",type="string",JSONPath=".status.allocated.memory",description="Memory that domains may use"
+// +kubebuilder:printcolumn:name="Libvirt",type="string",JSONPath=".status.libvirtVersion",description="Version of libvirt"
+// +kubebuilder:printcolumn:name="URI",type="string",JSONPath=".spec.uri",description="Connection URI",priority=10
+// +kubebuilder:printcolumn:name="Reason",type="string",JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="Why the host is or isn't ready",priority=10
+// +kubebuilder:printcolumn:name="Age",type="date",JSONPath=".metadata.creationTimestamp",description="Time since creation"
+type LibvirtHost struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is the standard object's metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec is the desired state of the host.
+	// +required
+	Spec LibvirtHostSpec `json:"spec,omitempty,omitzero"`
+
+	// status is the observed state of the host.
+	// +optional
+	Status LibvirtHostStatus `json:"status,omitempty,omitzero"`
+}
+
+// GetConditions returns the conditions of the host.
+func (h *LibvirtHost) GetConditions() []metav1.Condition {
+	return h.Status.Conditions
+}
+
+// SetConditions replaces the conditions of the host.
+func (h *LibvirtHost) SetConditions(conditions []metav1.Condition) {
+	h.Status.Conditions = conditions
+}
+
+// LibvirtHostList is a list of LibvirtHosts.
+//
+// +kubebuilder:object:root=true
+type LibvirtHostList struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is the standard list's metadata.
+	// +optional
+	metav1.ListMeta `json:"metadata,omitempty"`
+	// items is the list of LibvirtHosts.
+	Items []LibvirtHost `json:"items"`
+}
+
+func init() {
+	objectTypes = append(objectTypes, &LibvirtHost{}, &LibvirtHostList{})
+}

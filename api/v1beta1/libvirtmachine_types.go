@@ -1,0 +1,257 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package v1beta1
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
+)
+
+const (
+	// MachineFinalizer keeps a LibvirtMachine until its domain, its volumes and its DHCP reservation are gone.
+	MachineFinalizer = "libvirtmachine.infrastructure.cluster.x-k8s.io"
+
+	// ProviderIDPrefix and the UUID of the domain make the providerID of a machine and of its Node.
+	ProviderIDPrefix = "libvirt:///"
+)
+
+// LibvirtMachineSpec is the desired state of a machine.
+type LibvirtMachineSpec struct {
+	// providerID identifies the domain: libvirt:/// and its UUID. Set by the provider before anything is written to a
+	// host, and kept from then on.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:Pattern=`^libvirt:///[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`
+	ProviderID string `json:"providerID,omitempty"`
+
+	// hostName is the name of the LibvirtHost that the machine is on. Set it to pin the machine to a host; otherwise
+	// the provider chooses one, and never changes it.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	HostName string `json:"hostName,omitempty"`
+
+	// vcpus is the number of virtual CPUs.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=512
+	VCPUs int32 `json:"vcpus,omitempty"`
+
+	// memory is the size of the memory, 512Mi at least, for example 4Gi. All of it is promised to the machine.
+	// +required
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('512Mi')) >= 0",message="memory must be at least 512Mi, for example 4Gi"
+	Memory resource.Quantity `json:"memory,omitempty,omitzero"`
+
+	// image is what the root disk starts from.
+	// +required
+	Image Image `json:"image,omitempty,omitzero"`
+
+	// rootDisk is the disk that the machine boots from.
+	// +required
+	RootDisk RootDisk `json:"rootDisk,omitempty,omitzero"`
+
+	// domainType is KVM, or QEMU for software emulation. KVM when unset.
+	// +optional
+	DomainType DomainType `json:"domainType,omitempty"`
+}
+
+// DomainType is what runs a domain's code.
+// +kubebuilder:validation:Enum=KVM;QEMU
+type DomainType string
+
+const (
+	// DomainTypeKVM runs the guest on the host's processors.
+	DomainTypeKVM DomainType = "KVM"
+
+	// DomainTypeQEMU emulates the guest's processors in software: slow, and possible anywhere.
+	DomainTypeQEMU DomainType = "QEMU"
+)
+
+// Image is a disk image: either a URL and its checksum, or a volume that is already on the host.
+// +kubebuilder:validation:MinProperties=1
+// +kubebuilder:validation:XValidation:rule="has(self.url) != has(self.volume)",message="set either url (with checksum) or volume"
+// +kubebuilder:validation:XValidation:rule="!has(self.url) || has(self.checksum)",message="checksum is required with url: set it to sha256: and the digest that sha256sum prints for the image"
+// +kubebuilder:validation:XValidation:rule="!has(self.volume) || !has(self.checksum)",message="checksum goes with url only: remove it, or set url instead of volume"
+type Image struct {
+	// url is where the image is downloaded from, by http or https: a qcow2 or raw disk image, not compressed.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:Pattern=`^https?://[^/\s]+/\S*$`
+	URL string `json:"url,omitempty"`
+
+	// checksum is sha256: and the digest of the file at url, in lower-case hexadecimal.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
+	Checksum string `json:"checksum,omitempty"`
+
+	// volume is the name of a volume in the host's imagePool. It must have no backing file and must not change as long
+	// as a machine uses it.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=200
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9][A-Za-z0-9_.:-]*$`
+	Volume string `json:"volume,omitempty"`
+}
+
+// RootDisk is the disk that a machine boots from.
+// +kubebuilder:validation:MinProperties=1
+type RootDisk struct {
+	// size of the disk, 1Gi at least and at least that of the image, for example 20Gi.
+	// +required
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Gi')) >= 0",message="size must be at least 1Gi, for example 20Gi"
+	Size resource.Quantity `json:"size,omitempty,omitzero"`
+
+	// cache is how writes of the guest reach the host's disk: None (the guest's flushes reach the disk) or Unsafe
+	// (they are ignored: a power cut of the host loses data; for throw-away machines only). None when unset.
+	// +optional
+	Cache DiskCache `json:"cache,omitempty"`
+}
+
+// DiskCache is how writes of a guest reach the host's disk.
+// +kubebuilder:validation:Enum=None;Unsafe
+type DiskCache string
+
+const (
+	// DiskCacheNone bypasses the host's page cache and honours flushes.
+	DiskCacheNone DiskCache = "None"
+
+	// DiskCacheUnsafe uses the host's page cache and ignores flushes.
+	DiskCacheUnsafe DiskCache = "Unsafe"
+)
+
+// LibvirtMachineStatus is what was last seen of a machine.
+// +kubebuilder:validation:MinProperties=1
+type LibvirtMachineStatus struct {
+	// conditions represent the observations of the machine's current state.
+	// Known condition types are Ready, BootstrapDataReady, Placed, ImageReady, DomainReady, Deleting and Paused.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=32
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// initialization provides observations of the initialization process. It is part of the Cluster API contract.
+	// +optional
+	Initialization LibvirtMachineInitializationStatus `json:"initialization,omitempty,omitzero"`
+
+	// addresses of the machine. The internal address is reserved before the machine boots.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Addresses []clusterv1.MachineAddress `json:"addresses,omitempty"`
+
+	// failureDomain is the failure domain of the host that the machine is on.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	FailureDomain string `json:"failureDomain,omitempty"`
+
+	// domain is what libvirt last said of the machine's domain.
+	// +optional
+	Domain DomainStatus `json:"domain,omitempty,omitzero"`
+}
+
+// DomainStatus is what libvirt last said of a domain.
+// +kubebuilder:validation:MinProperties=1
+type DomainStatus struct {
+	// name of the domain on its host, as virsh shows it.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	Name string `json:"name,omitempty"`
+
+	// state of the domain, for example Running, Paused or Shutoff.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	State string `json:"state,omitempty"`
+}
+
+// LibvirtMachineInitializationStatus provides observations of the initialization process.
+// +kubebuilder:validation:MinProperties=1
+type LibvirtMachineInitializationStatus struct {
+	// provisioned is true once the domain was started. It is part of the Cluster API contract.
+	// +optional
+	Provisioned *bool `json:"provisioned,omitempty"`
+}
+
+// LibvirtMachine is a machine of a cluster: a libvirt domain with its disks and its address.
+//
+// The rules on changes are on the kind and not on its spec, because templates share the spec.
+//
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.providerID) || (has(self.spec.providerID) && self.spec.providerID == oldSelf.spec.providerID)",message="spec.providerID can't be changed or removed once it is set: it identifies the domain"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.hostName) || (has(self.spec.hostName) && self.spec.hostName == oldSelf.spec.hostName)",message="spec.hostName can't be changed or removed once it is set, because the machine's disks are on that host: delete the Machine to have it made anew elsewhere"
+// +kubebuilder:validation:XValidation:rule="self.spec.vcpus == oldSelf.spec.vcpus && self.spec.memory == oldSelf.spec.memory && self.spec.image == oldSelf.spec.image && self.spec.rootDisk == oldSelf.spec.rootDisk && has(self.spec.domainType) == has(oldSelf.spec.domainType) && (!has(self.spec.domainType) || self.spec.domainType == oldSelf.spec.domainType)",message="spec.vcpus, spec.memory, spec.image, spec.rootDisk and spec.domainType can't be changed on an existing machine: make a new LibvirtMachineTemplate and name it in the MachineDeployment or the control plane, which rolls out new machines"
+// +kubebuilder:object:root=true
+// +kubebuilder:storageversion
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:path=libvirtmachines,scope=Namespaced,categories=cluster-api
+// +kubebuilder:printcolumn:name="Cluster",type="string",JSONPath=".metadata.labels['cluster\\.x-k8s\\.io/cluster-name']",description="Cluster"
+// +kubebuilder:printcolumn:name="Host",type="string",JSONPath=".spec.hostName",description="LibvirtHost that the machine is on"
+// +kubebuilder:printcolumn:name="State",type="string",JSONPath=".status.domain.state",description="State of the domain"
+// +kubebuilder:printcolumn:name="Address",type="string",JSONPath=`.status.addresses[?(@.type=="InternalIP")].address`,description="Address of the machine"
+// +kubebuilder:printcolumn:name="Ready",type="string",JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="The machine is ready"
+// +kubebuilder:printcolumn:name="Reason",type="string",JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="Why the machine is or isn't ready"
+// +kubebuilder:printcolumn:name="Provider ID",type="string",JSONPath=".spec.providerID",description="Provider ID",priority=10
+// +kubebuilder:printcolumn:name="Domain",type="string",JSONPath=".status.domain.name",description="Name of the domain on its host",priority=10
+// +kubebuilder:printcolumn:name="Paused",type="string",JSONPath=`.status.conditions[?(@.type=="Paused")].status`,description="Reconciliation is paused",priority=10
+// +kubebuilder:printcolumn:name="Age",type="date",JSONPath=".metadata.creationTimestamp",description="Time since creation"
+type LibvirtMachine struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is the standard object's metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec is the desired state of the machine.
+	// +required
+	Spec LibvirtMachineSpec `json:"spec,omitempty,omitzero"`
+
+	// status is the observed state of the machine.
+	// +optional
+	Status LibvirtMachineStatus `json:"status,omitempty,omitzero"`
+}
+
+// GetConditions returns the conditions of the machine.
+func (m *LibvirtMachine) GetConditions() []metav1.Condition {
+	return m.Status.Conditions
+}
+
+// SetConditions replaces the conditions of the machine.
+func (m *LibvirtMachine) SetConditions(conditions []metav1.Condition) {
+	m.Status.Conditions = conditions
+}
+
+// LibvirtMachineList is a list of LibvirtMachines.
+//
+// +kubebuilder:object:root=true
+type LibvirtMachineList struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is the standard list's metadata.
+	// +optional
+	metav1.ListMeta `json:"metadata,omitempty"`
+	// items is the list of LibvirtMachines.
+	Items []LibvirtMachine `json:"items"`
+}
+
+func init() {
+	objectTypes = append(objectTypes, &LibvirtMachine{}, &LibvirtMachineList{})
+}
