@@ -1,0 +1,163 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package bootstrap
+
+import (
+	"bytes"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/kdomanski/iso9660"
+	"sigs.k8s.io/yaml"
+)
+
+func TestRenderSeedIsReadByAnISOLibrary(t *testing.T) {
+	seed := Seed{
+		UserData:      []byte("## template: jinja\n#cloud-config\n" + strings.Repeat("# filler\n", 3000)),
+		InstanceID:    "6f1c1e0a-7a53-4d0b-9a0e-0f6a3a1d2c3b",
+		LocalHostname: "yes", // a word that YAML reads as a boolean unless it is quoted
+		NetworkConfig: []byte("version: 2\n"),
+	}
+	files := readSeed(t, mustRender(t, seed))
+
+	if len(files) != 3 {
+		t.Fatalf("got %d files, want 3: %v", len(files), files)
+	}
+	if !bytes.Equal(files["user-data"], seed.UserData) {
+		t.Errorf("user-data differs: %d bytes, want %d", len(files["user-data"]), len(seed.UserData))
+	}
+	if !bytes.Equal(files["network-config"], seed.NetworkConfig) {
+		t.Errorf("network-config is %q", files["network-config"])
+	}
+	var meta map[string]any
+	if err := yaml.UnmarshalStrict(files["meta-data"], &meta); err != nil {
+		t.Fatal(err)
+	}
+	if len(meta) != 2 || meta["instance-id"] != seed.InstanceID || meta["local-hostname"] != "yes" {
+		t.Errorf("meta-data is %v", meta)
+	}
+}
+
+func TestRenderSeedWithoutNetworkConfig(t *testing.T) {
+	files := readSeed(t, mustRender(t, Seed{UserData: []byte("#cloud-config\n"), InstanceID: "id", LocalHostname: "node"}))
+	if _, found := files["network-config"]; found || len(files) != 2 {
+		t.Errorf("got files %v, want user-data and meta-data only", files)
+	}
+}
+
+func TestRenderSeedSizes(t *testing.T) {
+	for _, size := range []int{1, 2047, 2048, 2049, maxUserDataBytes} {
+		data := bytes.Repeat([]byte{'x'}, size)
+		image := mustRender(t, Seed{UserData: data, InstanceID: "id", LocalHostname: "node"})
+		if len(image)%sectorSize != 0 {
+			t.Errorf("user-data of %d bytes: the image has %d bytes, no multiple of a sector", size, len(image))
+		}
+		if got := readSeed(t, image)["user-data"]; !bytes.Equal(got, data) {
+			t.Errorf("user-data of %d bytes: read back %d bytes", size, len(got))
+		}
+	}
+}
+
+func TestRenderSeedIsDeterministic(t *testing.T) {
+	seed := Seed{UserData: []byte("#cloud-config\n"), InstanceID: "id", LocalHostname: "node", NetworkConfig: []byte("version: 2\n")}
+	first, second := mustRender(t, seed), mustRender(t, seed)
+	if !bytes.Equal(first, second) {
+		t.Error("two renderings of one seed differ")
+	}
+	seed.InstanceID = "other"
+	if bytes.Equal(first, mustRender(t, seed)) {
+		t.Error("seeds of two instances are equal")
+	}
+}
+
+func TestRenderSeedRefuses(t *testing.T) {
+	valid := Seed{UserData: []byte("#cloud-config\n"), InstanceID: "id", LocalHostname: "node"}
+	tests := map[string]struct {
+		change func(*Seed)
+		want   string
+	}{
+		"no user data":       {func(s *Seed) { s.UserData = nil }, "spec.bootstrap.dataSecretName"},
+		"huge user data":     {func(s *Seed) { s.UserData = make([]byte, maxUserDataBytes+1) }, "16777216"},
+		"huge network":       {func(s *Seed) { s.NetworkConfig = make([]byte, maxNetworkConfigBytes+1) }, "network configuration"},
+		"no instance ID":     {func(s *Seed) { s.InstanceID = "" }, "instance ID"},
+		"no local host name": {func(s *Seed) { s.LocalHostname = "" }, "host name"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			seed := valid
+			test.change(&seed)
+			if _, err := RenderSeed(seed); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got error %v, want one with %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestCheckFormat(t *testing.T) {
+	for _, format := range []string{"", "cloud-config"} {
+		if err := CheckFormat(format); err != nil {
+			t.Errorf("format %q: %v", format, err)
+		}
+	}
+	for _, format := range []string{"ignition", "Cloud-Config", "script"} {
+		if err := CheckFormat(format); err == nil || !strings.Contains(err.Error(), "KubeadmConfig spec.format") {
+			t.Errorf("format %q: got error %v, want one that names the field", format, err)
+		}
+	}
+}
+
+func mustRender(t *testing.T, seed Seed) []byte {
+	t.Helper()
+	image, err := RenderSeed(seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
+// readSeed reads a seed's files by their Rock Ridge names and checks its label.
+func readSeed(t *testing.T, image []byte) map[string][]byte {
+	t.Helper()
+	if label := string(bytes.TrimRight(image[descriptorSector*sectorSize+40:][:32], " ")); label != "cidata" {
+		t.Errorf("the label is %q", label)
+	}
+	iso, err := iso9660.OpenImage(bytes.NewReader(image))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := iso.RootDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	children, err := root.GetChildren()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{}
+	for _, child := range children {
+		data, err := io.ReadAll(child.Reader())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if child.Mode().Perm() != 0o400 {
+			t.Errorf("%s has mode %v, want readable by root only", child.Name(), child.Mode())
+		}
+		files[child.Name()] = data
+	}
+	return files
+}
