@@ -151,9 +151,6 @@ func TestTwoHostsSideBySide(t *testing.T) {
 			t.Errorf("virsh in %s: %v: %s", h.Name(), err, out)
 		}
 	}
-	if a, b := virsh(ctx, t, one, "capabilities"), virsh(ctx, t, two, "capabilities"); uuidLine(a) == uuidLine(b) {
-		t.Errorf("both hosts have the UUID %s", uuidLine(a))
-	}
 	if _, err := net.InterfaceByName("capltest0"); err == nil {
 		t.Error("the bridge is on the machine")
 	}
@@ -186,15 +183,6 @@ func TestTwoHostsSideBySide(t *testing.T) {
 		t.Fatal(err)
 	}
 	assertNothingLeft(t, two)
-}
-
-func uuidLine(capabilities string) string {
-	for line := range strings.Lines(capabilities) {
-		if strings.Contains(line, "<uuid>") {
-			return strings.TrimSpace(line)
-		}
-	}
-	return ""
 }
 
 func TestDaemonDies(t *testing.T) {

@@ -1,0 +1,79 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package hosttest
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
+)
+
+func virsh(t *testing.T, uri string, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "virsh", append([]string{"--connect", uri}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("virsh %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func assertContains(t *testing.T, got string, want ...string) {
+	t.Helper()
+	for _, w := range want {
+		if !strings.Contains(strings.Join(strings.Fields(got), " "), w) {
+			t.Errorf("%q isn't in:\n%s", w, got)
+		}
+	}
+}
+
+func TestTestDriver(t *testing.T) {
+	uri := TestDriver(t)
+	assertContains(t, virsh(t, uri, "nodeinfo"), "CPU(s): 8", "Memory size: 33554432 KiB")
+	if got := virsh(t, uri, "pool-list", "--name"); got != "default" {
+		t.Errorf("the pools are %q", got)
+	}
+	if got := virsh(t, uri, "list", "--all", "--name") + virsh(t, uri, "net-list", "--all", "--name"); got != "" {
+		t.Errorf("domains and networks: %q", got)
+	}
+
+	uri = TestDriver(t, Memory(4), CPUs(2), Pool("capi-seeds"), Volume("default", "image", "qcow2", 3<<30))
+	assertContains(t, virsh(t, uri, "nodeinfo"), "CPU(s): 2", "Memory size: 4194304 KiB")
+	assertContains(t, virsh(t, uri, "pool-list", "--name"), "default", "capi-seeds")
+	assertContains(t, virsh(t, uri, "vol-dumpxml", "image", "default"),
+		"<capacity unit='bytes'>3221225472</capacity>", "<format type='qcow2'/>", "<path>/pools/default/image</path>")
+}
+
+func TestLibvirtd(t *testing.T) {
+	host := Libvirtd(t, func(o *privatehost.Options) {
+		o.Libvirtd = []string{`host_uuid="7a5f0a30-6c2c-4b6e-9b52-0f7f4a3d6c11"`}
+	})
+	assertContains(t, virsh(t, host.URI(), "version"), "Using API: QEMU")
+	assertContains(t, virsh(t, host.URI(), "hostname"), "testlibvirtd")
+}
+
+func TestHostName(t *testing.T) {
+	for test, want := range map[string]string{
+		"TestA/Sub_test#01":                          "testa-sub-test-01",
+		"Test" + strings.Repeat("Long", 20) + "/End": "long" + strings.Repeat("long", 8) + "-end",
+	} {
+		if got := hostName(test); got != want {
+			t.Errorf("%s: got %q, want %q", test, got, want)
+		}
+	}
+}
