@@ -1,0 +1,64 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+// Package domain decides what a machine is in libvirt: names, the XML of the domain and of its volumes. It is pure: it
+// neither reads nor changes anything.
+package domain
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"strings"
+
+	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+)
+
+const maxNameLength = 128
+
+// Name of a machine's domain, as virsh shows it. A namespace has no dot, so two machines of a management cluster never
+// share a name. Long names are cut and end in a hash of the whole.
+func Name(namespace, machine string) string {
+	name := namespace + "." + machine
+	if len(name) <= maxNameLength {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return fmt.Sprintf("%s-%x", name[:maxNameLength-17], sum[:8])
+}
+
+// RootVolumeName is the name of the volume with a machine's root disk.
+func RootVolumeName(uuid string) string {
+	return "capl-" + uuid + "-root.qcow2"
+}
+
+// SeedVolumeName is the name of the volume with a machine's bootstrap data.
+func SeedVolumeName(uuid string) string {
+	return "capl-" + uuid + "-seed.iso"
+}
+
+// ProviderID of the machine whose domain has the UUID.
+func ProviderID(uuid string) string {
+	return infrav1.ProviderIDPrefix + uuid
+}
+
+// UUID of the domain of the machine that has the providerID. Empty when the providerID isn't one of ours.
+func UUID(providerID string) string {
+	uuid, ok := strings.CutPrefix(providerID, infrav1.ProviderIDPrefix)
+	if !ok {
+		return ""
+	}
+	return uuid
+}
