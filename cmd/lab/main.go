@@ -52,6 +52,6 @@ func newRootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(newHostCommand())
+	cmd.AddCommand(newHostCommand(), newPlaneCommand())
 	return cmd
 }

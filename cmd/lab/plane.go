@@ -24,10 +24,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -60,22 +58,19 @@ func newPlaneUpCommand() *cobra.Command {
 		Short: "Bring the management cluster up and wait until all of it answers",
 		Args:  cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
-			command.SilenceUsage = true
-			ctx, stop := signal.NotifyContext(command.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
 			if (provider.Manager == "") != (provider.Config == "") {
 				return errors.New("--provider-manager and --provider-config belong together: give both or neither")
 			}
 			if provider.Manager != "" {
 				options.Providers = []plane.Provider{provider}
 			}
-			if err := findClusterAPI(ctx, &options); err != nil {
+			if err := findClusterAPI(command.Context(), &options); err != nil {
 				return err
 			}
 			if foreground {
 				return superviseHere(options)
 			}
-			return planeUp(ctx, options, command.OutOrStdout())
+			return planeUp(command.Context(), options, command.OutOrStdout())
 		},
 	}
 	flags := command.Flags()
@@ -158,7 +153,6 @@ func newPlaneDownCommand() *cobra.Command {
 		Short: "End every process of the management cluster and remove its keys and data",
 		Args:  cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
-			command.SilenceUsage = true
 			return plane.Down(command.Context(), dir)
 		},
 	}
@@ -175,7 +169,6 @@ func newPlaneStatusCommand() *cobra.Command {
 		Short: "Show every process of the management cluster; fails unless all of them are healthy",
 		Args:  cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
-			command.SilenceUsage = true
 			p, err := plane.Open(dir)
 			if err != nil {
 				return err
@@ -237,21 +230,18 @@ func newPlaneSuperviseCommand() *cobra.Command {
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
-			command.SilenceUsage = true
-			ctx, stop := signal.NotifyContext(command.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
 			absolute, err := filepath.Abs(dir)
 			if err != nil {
 				return fmt.Errorf("resolving %s: %w", dir, err)
 			}
 			if reportFD < 0 {
-				return plane.Supervise(ctx, absolute, nil)
+				return plane.Supervise(command.Context(), absolute, nil)
 			}
 			// The children must not hold the pipe open.
 			unix.CloseOnExec(reportFD)
 			report := os.NewFile(uintptr(reportFD), "report")
 			defer func() { _ = report.Close() }()
-			return plane.Supervise(ctx, absolute, report)
+			return plane.Supervise(command.Context(), absolute, report)
 		},
 	}
 	command.Flags().StringVar(&dir, "dir", "", "directory of the management cluster")
