@@ -17,7 +17,9 @@ limitations under the License.
 package hosttest
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -65,6 +67,46 @@ func TestLibvirtd(t *testing.T) {
 	})
 	assertContains(t, virsh(t, host.URI(), "version"), "Using API: QEMU")
 	assertContains(t, virsh(t, host.URI(), "hostname"), "testlibvirtd")
+}
+
+// TestSSHD shows what libvirt's own SSH clients accept. Each connects without
+// anybody to answer questions.
+func TestSSHD(t *testing.T) {
+	host := Libvirtd(t)
+	access := SSHD(t, host)
+	connect := func(access *SSH, transport, parameters string) string {
+		uri := strings.Replace(access.URI(), "libssh2", transport, 1) + parameters
+		out, err := exec.CommandContext(t.Context(), "virsh", "--quiet", "--connect", uri, "hostname").CombinedOutput()
+		if err != nil {
+			return "refused: " + string(out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	for _, transport := range []string{"libssh2", "libssh"} {
+		// The private half of a key is enough.
+		key := SSHKey(t)
+		writeFile(t, key, readFile(t, access.Key))
+		if err := os.Remove(key + ".pub"); err != nil {
+			t.Fatal(err)
+		}
+		private := &SSH{Addr: access.Addr, Key: key, KnownHosts: access.KnownHosts}
+		if got := connect(private, transport, ""); got != host.Name() {
+			t.Errorf("%s: %s", transport, got)
+		}
+
+		stranger := &SSH{Addr: access.Addr, Key: SSHKey(t), KnownHosts: access.KnownHosts}
+		assertContains(t, connect(stranger, transport, ""), "refused", "authenti")
+
+		impostor := &SSH{Addr: access.Addr, Key: access.Key, KnownHosts: filepath.Join(t.TempDir(), "known_hosts")}
+		impostor.Trust(t, SSHKey(t))
+		assertContains(t, connect(impostor, transport, ""), "refused", "SSH HOST KEY VERIFICATION FAILED")
+
+		writeFile(t, impostor.KnownHosts, "")
+		assertContains(t, connect(impostor, transport, ""), "refused", "was not accepted")
+		if known := readFile(t, impostor.KnownHosts); known != "" {
+			t.Errorf("%s trusts from now on: %s", transport, known)
+		}
+	}
 }
 
 func TestHostName(t *testing.T) {

@@ -46,7 +46,7 @@ func requireTools() error {
 // startDaemons starts virtlogd and libvirtd. Each goes to the background only
 // once its socket listens.
 func (h *Host) startDaemons(ctx context.Context) error {
-	if _, err := run(h.enter(ctx, "virtlogd", "--daemon")); err != nil {
+	if _, err := run(h.Inside(ctx, "virtlogd", "--daemon")); err != nil {
 		return err
 	}
 	return h.StartDaemon(ctx)
@@ -59,7 +59,7 @@ func (h *Host) StartDaemon(ctx context.Context) error {
 	if h.state.Listen {
 		args = append(args, "--listen")
 	}
-	if _, err := run(h.enter(ctx, "libvirtd", args...)); err != nil {
+	if _, err := run(h.Inside(ctx, "libvirtd", args...)); err != nil {
 		return fmt.Errorf("%w (its log is %s)", err, h.Log())
 	}
 	return nil

@@ -74,8 +74,8 @@ type Options struct {
 	EndWithProcess bool
 }
 
-// Host is a private host. Its methods are not for concurrent use, except
-// URI, Netns, Command and Forward.
+// Host is a private host. Its methods may be used concurrently, except those
+// that start and stop something.
 type Host struct {
 	dir   string
 	state state

@@ -94,8 +94,10 @@ func (h *Host) release() {
 	}
 }
 
-// enter returns a command inside all of the host's namespaces.
-func (h *Host) enter(ctx context.Context, name string, args ...string) *exec.Cmd {
+// Inside returns a command that runs fully inside the host, as its libvirtd
+// does: with its network, its /run, /etc/libvirt and /var/lib/libvirt, and its
+// processes. Signals don't reach it, but it ends with the host.
+func (h *Host) Inside(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "nsenter", append([]string{
 		"--target", strconv.Itoa(h.state.Holder), "--mount", "--net", "--pid", "--uts", "--wd=/", "--", name}, args...)...)
 }

@@ -80,8 +80,8 @@ func (h *Host) plugIn(ctx context.Context) error {
 		exec.CommandContext(ctx, "ip", "link", "set", link, "alias", h.dir),
 		exec.CommandContext(ctx, "ip", "addr", "add", h.state.MachineAddr.String()+"/30", "dev", link),
 		exec.CommandContext(ctx, "ip", "link", "set", link, "up"),
-		h.enter(ctx, "ip", "addr", "add", h.state.Addr.String()+"/30", "dev", "uplink"),
-		h.enter(ctx, "ip", "link", "set", "uplink", "up"),
+		h.Inside(ctx, "ip", "addr", "add", h.state.Addr.String()+"/30", "dev", "uplink"),
+		h.Inside(ctx, "ip", "link", "set", "uplink", "up"),
 	} {
 		if _, err := run(cmd); err != nil {
 			return fmt.Errorf("linking the host to the machine: %w", err)
