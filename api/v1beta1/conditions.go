@@ -25,15 +25,18 @@ const (
 	// Cluster's InfrastructureReady.
 	ReadyCondition = "Ready"
 
-	// DeletingCondition is true from the request to delete the object until it is gone. Its reason and message say
+	// DeletingCondition is there and true from the request to delete the object until it is gone. Its reason and message say
 	// what the deletion waits for.
 	DeletingCondition = "Deleting"
 
 	// DeletingReason says that the deletion is making progress: nothing to do.
 	DeletingReason = "Deleting"
 
-	// NotDeletingReason says that nobody asked for the object's deletion.
-	NotDeletingReason = "NotDeleting"
+	// NotYetReason says that it isn't known yet, because an earlier step isn't done: see the other conditions.
+	NotYetReason = "NotYet"
+
+	// ReadyReason says that all is well.
+	ReadyReason = "Ready"
 
 	// HostUnreachableReason says that the libvirt daemon of a host doesn't answer. See to the host, its network and
 	// LibvirtHost.spec.uri; work goes on by itself once it answers.

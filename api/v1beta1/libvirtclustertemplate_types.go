@@ -43,6 +43,7 @@ type LibvirtClusterTemplateResource struct {
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
+// +kubebuilder:metadata:labels="cluster.x-k8s.io/v1beta2=v1beta1"
 // +kubebuilder:resource:path=libvirtclustertemplates,scope=Namespaced,categories=cluster-api
 // +kubebuilder:printcolumn:name="Network",type="string",JSONPath=".spec.template.spec.network.cidr",description="Range of the node network"
 // +kubebuilder:printcolumn:name="Age",type="date",JSONPath=".metadata.creationTimestamp",description="Time since creation"

@@ -192,6 +192,8 @@ type HostResources struct {
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
 // +kubebuilder:subresource:status
+// +kubebuilder:metadata:labels="cluster.x-k8s.io/v1beta2=v1beta1"
+// +kubebuilder:metadata:labels="clusterctl.cluster.x-k8s.io/move-hierarchy="
 // +kubebuilder:resource:path=libvirthosts,scope=Namespaced,categories=cluster-api
 // +kubebuilder:printcolumn:name="Ready",type="string",JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="The host can be used"
 // +kubebuilder:printcolumn:name="Scheduling",type="string",JSONPath=".spec.scheduling",description="Whether new machines may be placed on the host",priority=10

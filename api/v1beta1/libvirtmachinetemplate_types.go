@@ -44,6 +44,7 @@ type LibvirtMachineTemplateResource struct {
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
+// +kubebuilder:metadata:labels="cluster.x-k8s.io/v1beta2=v1beta1"
 // +kubebuilder:resource:path=libvirtmachinetemplates,scope=Namespaced,categories=cluster-api
 // +kubebuilder:printcolumn:name="vCPUs",type="integer",JSONPath=".spec.template.spec.vcpus",description="Virtual CPUs"
 // +kubebuilder:printcolumn:name="Memory",type="string",JSONPath=".spec.template.spec.memory",description="Memory"

@@ -1,0 +1,122 @@
+# `make help` lists the targets. Everything that is built for use outside the clone goes to a cache, see CACHE below.
+
+SHELL := /usr/bin/env bash -o pipefail -e
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+export GOTOOLCHAIN := local
+
+include hack/versions.env
+
+# ---- What may be set from outside -----------------------------------------------------------------------------------
+
+# The version that release-manifests stamps, and where it writes to (a repository as clusterctl reads it).
+VERSION ?= v0.1.0
+IMAGE ?= ghcr.io/cluster-api-provider-libvirt/cluster-api-provider-libvirt
+RELEASE_DIR ?= out/repository/infrastructure-libvirt/$(VERSION)
+
+# Which tests `make test` runs, and further flags of `go test`.
+TEST_PACKAGES ?= ./...
+TEST_FLAGS ?=
+
+# ---- Tools ----------------------------------------------------------------------------------------------------------
+
+# The cache is shared by all clones on a machine; what is in it is keyed by what it was made from.
+CACHE := $(or $(CAPL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cluster-api-provider-libvirt)
+TOOLS := $(CACHE)/tools/$(shell { go env GOVERSION; cat hack/tools/go.mod hack/tools/go.sum hack/tools/golangci-lint/*.go; } | sha256sum | cut -c 1-16)
+CONTROLLER_GEN := $(TOOLS)/controller-gen
+GOLANGCI_LINT := $(TOOLS)/golangci-lint
+GOTESTSUM := $(TOOLS)/gotestsum
+
+# Kubernetes, etcd, clusterctl and kustomize, built from their modules.
+BUILD := hack/build/build.sh
+BUILT = $(shell $(BUILD) --bin-dir)
+
+##@ General
+
+.PHONY: help
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z0-9-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: packages
+packages: ## Install the Debian packages that building and testing need (as root)
+	hack/install-packages.sh
+
+.PHONY: clean
+clean: ## Remove what was built inside the clone
+	rm -rf bin out
+
+##@ Code
+
+.PHONY: build
+build: ## Build the manager and the lab program into bin/
+	go build -o bin/manager .
+	go build -o bin/lab ./cmd/lab
+
+.PHONY: generate
+generate: $(CONTROLLER_GEN) ## Generate deepcopy functions
+	$(CONTROLLER_GEN) object:headerFile=hack/boilerplate.go.txt paths=./api/...
+
+.PHONY: manifests
+manifests: $(CONTROLLER_GEN) ## Generate CRDs, RBAC and webhook configurations from markers
+	$(CONTROLLER_GEN) crd:crdVersions=v1 paths=./api/... output:crd:dir=config/crd/bases
+	$(CONTROLLER_GEN) rbac:roleName=manager-role webhook paths=. paths=./internal/controllers/... paths=./internal/webhooks/... \
+	  output:rbac:dir=config/rbac output:webhook:dir=config/webhook
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## Run the linters over the Go code
+	$(GOLANGCI_LINT) run
+
+.PHONY: verify
+verify: lint ## Check that generated files are up to date, and everything that can be checked without running the code
+	hack/verify.sh
+
+##@ Test
+
+.PHONY: test-programs
+test-programs: ## Build the Kubernetes API server and etcd that the tests run
+	$(BUILD) kube-apiserver etcd kubectl
+
+.PHONY: test
+test: packages test-programs $(GOTESTSUM) ## Run all tests but the end-to-end ones; the last line sums up
+	KUBEBUILDER_ASSETS=$(BUILT) GOTESTSUM=$(GOTESTSUM) hack/test.sh $(TEST_FLAGS) $(TEST_PACKAGES)
+
+.PHONY: test-e2e
+test-e2e: packages $(GOTESTSUM) build ## Run the end-to-end tests: real clusters of real machines
+	GOTESTSUM=$(GOTESTSUM) hack/test.sh -tags e2e -timeout 90m ./test/e2e/...
+
+##@ Lab
+
+.PHONY: node-image
+node-image: packages ## Build the node image into the cache and print its path
+	hack/image/build.sh
+
+.PHONY: quickstart
+quickstart: packages build ## Make a management plane, a KVM host and a Kubernetes cluster on this machine
+	bin/lab quickstart
+
+.PHONY: quickstart-clean
+quickstart-clean: build ## Remove what quickstart made
+	bin/lab quickstart clean
+
+##@ Release
+
+.PHONY: release-manifests
+release-manifests: ## Write a release into RELEASE_DIR, as clusterctl reads it
+	$(BUILD) kustomize
+	VERSION=$(VERSION) IMAGE=$(IMAGE) KUSTOMIZE=$(BUILT)/kustomize hack/release.sh $(RELEASE_DIR)
+
+.PHONY: clusterctl-config
+clusterctl-config: release-manifests ## Write out/clusterctl.yaml, which tells clusterctl of the release in RELEASE_DIR
+	hack/clusterctl-config.sh $(RELEASE_DIR) >out/clusterctl.yaml
+
+# ---- How the tools are built ----------------------------------------------------------------------------------------
+
+$(CONTROLLER_GEN): TOOL_PACKAGE := sigs.k8s.io/controller-tools/cmd/controller-gen
+$(GOTESTSUM): TOOL_PACKAGE := gotest.tools/gotestsum
+$(GOLANGCI_LINT): TOOL_PACKAGE := ./golangci-lint
+
+$(CONTROLLER_GEN) $(GOLANGCI_LINT) $(GOTESTSUM):
+	cd hack/tools && GOWORK=off CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $@ $(TOOL_PACKAGE)
