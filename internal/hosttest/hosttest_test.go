@@ -67,6 +67,19 @@ func TestLibvirtd(t *testing.T) {
 	})
 	assertContains(t, virsh(t, host.URI(), "version"), "Using API: QEMU")
 	assertContains(t, virsh(t, host.URI(), "hostname"), "testlibvirtd")
+
+	// A guest without a disk gets as far as its firmware.
+	guest := filepath.Join(t.TempDir(), "guest.xml")
+	writeFile(t, guest, `<domain type='qemu'>
+  <name>guest</name>
+  <memory unit='MiB'>64</memory>
+  <os><type arch='x86_64' machine='q35'>hvm</type></os>
+  <devices><serial type='pty'><log file='/var/log/libvirt/qemu/guest-serial.log'/></serial></devices>
+</domain>`)
+	virsh(t, host.URI(), "create", guest)
+	if got := virsh(t, host.URI(), "domstate", "guest"); got != "running" {
+		t.Errorf("the guest is %s", got)
+	}
 }
 
 // TestSSHD shows what libvirt's own SSH clients accept. Each connects without

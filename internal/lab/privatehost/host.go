@@ -142,6 +142,9 @@ func (h *Host) boot(ctx context.Context, opts *Options) error {
 	if err := writeFiles(opts); err != nil {
 		return err
 	}
+	if err := loadProbes(opts.Dir); err != nil {
+		return err
+	}
 	if err := h.startHolder(ctx, opts.EndWithProcess); err != nil {
 		return err
 	}
@@ -178,6 +181,9 @@ func (h *Host) Stop(ctx context.Context) error {
 		return fmt.Errorf("stopping host %s: %w", h.state.Name, err)
 	}
 	if err := h.unplug(ctx); err != nil {
+		return fmt.Errorf("stopping host %s: %w", h.state.Name, err)
+	}
+	if err := h.saveProbes(); err != nil {
 		return fmt.Errorf("stopping host %s: %w", h.state.Name, err)
 	}
 	return nil
