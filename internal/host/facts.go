@@ -1,0 +1,130 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package host
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"libvirt.org/go/libvirtxml"
+)
+
+// Facts describes a host.
+type Facts struct {
+	Hostname string
+	// LibvirtVersion and HypervisorVersion are of the form x.y.z.
+	LibvirtVersion    string
+	HypervisorVersion string
+	// Architecture is Go's name of it, such as amd64.
+	Architecture string
+	CPUs         int
+	// MemoryBytes is the host's whole memory.
+	MemoryBytes int64
+	// DomainTypes are the kinds of domain that the host offers for its own architecture: kvm, qemu, test.
+	DomainTypes []string
+}
+
+// Facts asks the host about itself: five calls.
+func (h *Host) Facts(ctx context.Context) (Facts, error) {
+	facts, err := h.facts(ctx)
+	if err != nil {
+		return Facts{}, fmt.Errorf("reading the facts of the host: %w", err)
+	}
+	return facts, nil
+}
+
+func (h *Host) facts(ctx context.Context) (Facts, error) {
+	s, err := h.current()
+	if err != nil {
+		return Facts{}, err
+	}
+	conn := s.control.libvirt
+	hostname, err := call(ctx, s.control, "connectGetHostname", conn.GetHostname)
+	if err != nil {
+		return Facts{}, err
+	}
+	version, err := call(ctx, s.control, "connectGetVersion", conn.GetVersion)
+	if err != nil {
+		return Facts{}, err
+	}
+	node, err := call(ctx, s.control, "nodeGetInfo", conn.GetNodeInfo)
+	if err != nil {
+		return Facts{}, err
+	}
+	capabilities, err := call(ctx, s.control, "connectGetCapabilities", conn.GetCapabilities)
+	if err != nil {
+		return Facts{}, err
+	}
+	arch, types, err := parseCapabilities(capabilities)
+	if err != nil {
+		return Facts{}, err
+	}
+	return Facts{
+		Hostname:          hostname,
+		LibvirtVersion:    versionString(s.libVersion),
+		HypervisorVersion: versionString(version),
+		Architecture:      arch,
+		CPUs:              int(node.Cpus),
+		MemoryBytes:       int64(node.Memory) << 10,
+		DomainTypes:       types,
+	}, nil
+}
+
+func versionString(version uint32) string {
+	return fmt.Sprintf("%d.%d.%d", version/1_000_000, version/1000%1000, version%1000)
+}
+
+// architectures translates libvirt's names to Go's.
+var architectures = map[string]string{
+	"x86_64":  "amd64",
+	"aarch64": "arm64",
+	"armv7l":  "arm",
+	"i686":    "386",
+	"ppc64le": "ppc64le",
+	"riscv64": "riscv64",
+	"s390x":   "s390x",
+}
+
+// parseCapabilities finds the host's architecture and the domain types it offers for fully virtualised guests of it.
+func parseCapabilities(text string) (arch string, types []string, err error) {
+	var caps libvirtxml.Caps
+	if err := caps.Unmarshal(text); err != nil {
+		return "", nil, fmt.Errorf("parsing the host's capabilities: %w", err)
+	}
+	if caps.Host.CPU != nil {
+		arch = caps.Host.CPU.Arch
+	}
+	for _, guest := range caps.Guests {
+		if arch == "" {
+			arch = guest.Arch.Name // the test driver names no host CPU
+		}
+		if guest.Arch.Name != arch || guest.OSType != "hvm" {
+			continue
+		}
+		for _, domain := range guest.Arch.Domains {
+			if !slices.Contains(types, domain.Type) {
+				types = append(types, domain.Type)
+			}
+		}
+	}
+	slices.Sort(types)
+	if name, ok := architectures[arch]; ok {
+		arch = name
+	}
+	return arch, types, nil
+}

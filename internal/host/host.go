@@ -1,0 +1,248 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+// Package host talks to libvirt, and is the only package that does. One libvirtd is one Host; a Pool holds the
+// connections to all of them.
+//
+// libvirt's functions block and know no context. Here every call is bounded by the caller's context: at its end the
+// caller is let go with ErrTimeout and the outcome of the call is unknown, so look again by UUID or name rather than
+// retry blindly.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"libvirt.org/go/libvirt"
+)
+
+// Upload writes exactly size bytes of r to an existing volume.
+type Upload func(ctx context.Context, h *Host, pool, volume string, size int64, r io.Reader) error
+
+// Host is one libvirtd. It outlives its connections: while there is none its methods return ErrUnreachable. It is safe
+// for concurrent use.
+type Host struct {
+	key    string
+	log    logr.Logger
+	upload Upload
+	timing timing
+	events *queue
+	calls  counter
+	locks  locks
+
+	// dialing counts the dials that have not come back, including those given up on.
+	dialing atomic.Int32
+	// hurry cuts a back-off short, because a dial that was given up on came back after all.
+	hurry chan struct{}
+
+	mu      sync.Mutex
+	session *session
+	// err says why there is no session.
+	err error
+	// before is the inventory of the last session.
+	before map[string]Domain
+}
+
+// timing is how a host is watched and dialled.
+type timing struct {
+	ping, pingDeadline time.Duration
+	dial               time.Duration
+	backoff            time.Duration
+	maxBackoff         time.Duration
+}
+
+var defaultTiming = timing{
+	ping:         5 * time.Second,
+	pingDeadline: 10 * time.Second,
+	dial:         30 * time.Second,
+	backoff:      250 * time.Millisecond,
+	maxBackoff:   15 * time.Second,
+}
+
+var errNotYet = errors.New("not connected yet")
+
+func newHost(key string, log logr.Logger, upload Upload, timing timing, events *queue) *Host {
+	return &Host{
+		key:    key,
+		log:    log.WithValues("host", key),
+		upload: upload,
+		timing: timing,
+		events: events,
+		hurry:  make(chan struct{}, 1),
+		err:    errNotYet,
+	}
+}
+
+// Calls returns how many calls to the host were made so far, by libvirt's procedure name ("domainDefineXML").
+func (h *Host) Calls() map[string]uint64 { return h.calls.snapshot() }
+
+// current returns the session, or ErrUnreachable with the reason why there is none.
+func (h *Host) current() (*session, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.session == nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, h.err)
+	}
+	return h.session, nil
+}
+
+func (h *Host) emit(event Event) {
+	event.Host = h.key
+	h.events.push(event)
+}
+
+// run keeps a session open until ctx ends.
+func (h *Host) run(ctx context.Context, cfg Config) {
+	for failures := 0; ctx.Err() == nil; {
+		s, err := h.dial(ctx, cfg)
+		if err != nil {
+			h.lost(err)
+			h.log.V(2).Info("Failed to connect", "error", err.Error(), "failures", failures)
+			h.pause(ctx, failures)
+			failures++
+			continue
+		}
+		failures = 0
+		h.found(s)
+		err = s.watch(ctx, h.timing.ping, h.timing.pingDeadline)
+		h.lost(err)
+		h.emit(Event{Kind: HostDisconnected})
+		h.log.Info("Lost the connection", "reason", err.Error())
+		closed := s.close()
+		if ctx.Err() != nil {
+			wait(closed, h.timing.pingDeadline)
+			return
+		}
+		h.pause(ctx, failures)
+	}
+}
+
+// wait gives an orderly end some time.
+func wait(done <-chan struct{}, atMost time.Duration) {
+	timer := time.NewTimer(atMost)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+}
+
+// found makes a session the current one and tells what changed since the last.
+func (h *Host) found(s *session) {
+	now := s.inventory.domains()
+	h.mu.Lock()
+	first, before := h.before == nil, h.before
+	h.session, h.err = s, nil
+	h.mu.Unlock()
+
+	h.log.Info("Connected", "domains", len(now))
+	h.emit(Event{Kind: HostConnected})
+	if first {
+		return
+	}
+	for _, uuid := range changed(before, now) {
+		h.emit(Event{Kind: DomainChanged, UUID: uuid})
+	}
+}
+
+// lost records why there is no session.
+func (h *Host) lost(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.session != nil {
+		h.before = h.session.inventory.domains()
+	}
+	h.session, h.err = nil, err
+}
+
+// dial opens a session. The credentials exist as files only while it does.
+func (h *Host) dial(ctx context.Context, cfg Config) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, h.timing.dial)
+	defer cancel()
+	endpoint, err := prepare(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer endpoint.remove()
+	open := func(ctx context.Context) (*libvirt.Connect, error) { return h.open(ctx, endpoint) }
+	h.mu.Lock()
+	before := h.before
+	h.mu.Unlock()
+	return openSession(ctx, endpoint.uri, open, &h.calls, before, h.emit)
+}
+
+// open dials once. libvirt may hang in it for as long as a peer that accepted the connection says nothing, so it is
+// left behind at the deadline; when it comes back after all, that is a sign that dialling anew will work.
+func (h *Host) open(ctx context.Context, endpoint *endpoint) (*libvirt.Connect, error) {
+	type result struct {
+		conn *libvirt.Connect
+		err  error
+	}
+	opened := make(chan result)
+	h.dialing.Add(1)
+	go func() {
+		defer h.dialing.Add(-1)
+		conn, err := libvirt.NewConnectWithAuth(endpoint.uri, endpoint.auth(), 0)
+		select {
+		case opened <- result{conn, err}:
+		case <-ctx.Done():
+			if conn != nil {
+				_, _ = conn.Close()
+			}
+			select {
+			case h.hurry <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	select {
+	case r := <-opened:
+		return r.conn, classify(r.err)
+	case <-ctx.Done():
+		return nil, released(ctx, "connecting")
+	}
+}
+
+// pause waits between two attempts to connect.
+func (h *Host) pause(ctx context.Context, failures int) {
+	timer := time.NewTimer(delay(failures, int(h.dialing.Load()), h.timing, rand.Float64()))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-h.hurry:
+	case <-ctx.Done():
+	}
+}
+
+// delay is the time until the next attempt: doubling from backoff to maxBackoff, with up to half of it taken off at
+// random. Each dial that hangs holds a thread, so when there are several the attempts become rare, but never end.
+func delay(failures, hanging int, t timing, random float64) time.Duration {
+	d := t.maxBackoff
+	if failures < 16 {
+		d = min(t.backoff<<failures, t.maxBackoff)
+	}
+	if hanging > 3 {
+		d = time.Duration(hanging) * t.maxBackoff
+	}
+	return d - time.Duration(random*float64(d)/2)
+}

@@ -1,0 +1,333 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"libvirt.org/go/libvirt"
+)
+
+// session is one life of the connections to a host: from dialling until something broke. What it caches dies with it.
+type session struct {
+	// control carries events and the calls on domains and networks; storage those on pools and volumes, so that a pool
+	// that hangs does not hold up the rest. They are the same connection for the test driver, whose state is per
+	// connection.
+	control, storage *connection
+	// test tells libvirt's test driver from a real host.
+	test       bool
+	libVersion uint32
+
+	inventory *inventory
+	domains   handles[*libvirt.Domain]      // by UUID
+	networks  handles[*libvirt.Network]     // by UUID
+	pools     handles[*libvirt.StoragePool] // by name
+	volumes   handles[*libvirt.StorageVol]  // by volumeKey
+	// listed remembers the pools whose volumes have been listed.
+	listed sync.Map
+
+	emit func(Event)
+
+	once      sync.Once
+	abandoned chan struct{}
+	cause     error
+}
+
+// measureTimeout bounds the look at a domain that someone else defined.
+const measureTimeout = 10 * time.Second
+
+// openSession dials a host, subscribes to its events and then lists what it has.
+func openSession(ctx context.Context, uri string, open func(context.Context) (*libvirt.Connect, error), calls *counter, before map[string]Domain, emit func(Event)) (*session, error) {
+	s := &session{
+		test:      isTest(uri),
+		inventory: newInventory(),
+		abandoned: make(chan struct{}),
+		emit:      emit,
+	}
+	if err := s.connect(ctx, open, calls); err != nil {
+		s.close()
+		return nil, err
+	}
+	if err := s.subscribe(ctx); err != nil {
+		s.close()
+		return nil, fmt.Errorf("subscribing to events: %w", err)
+	}
+	if err := s.list(ctx, before); err != nil {
+		s.close()
+		return nil, fmt.Errorf("listing the host's objects: %w", err)
+	}
+	return s, nil
+}
+
+func isTest(uri string) bool { return strings.HasPrefix(uri, "test:") }
+
+func (s *session) connect(ctx context.Context, open func(context.Context) (*libvirt.Connect, error), calls *counter) error {
+	dial := func() (*connection, error) {
+		calls.add("connectOpen")
+		conn, err := open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		c := newConnection(conn, calls, s.abandoned)
+		// Drivers inside this process have no socket to keep alive or to lose.
+		err = errors.Join(
+			do(ctx, c, "connectSetKeepAlive", func() error { return conn.SetKeepAlive(keepAliveInterval, keepAliveCount) }),
+			do(ctx, c, "connectRegisterCloseCallback", func() error { return conn.RegisterCloseCallback(s.onClose) }),
+		)
+		if err != nil && !s.test {
+			go c.close(func() {})
+			return nil, err
+		}
+		c.unsubscribe = append(c.unsubscribe, conn.UnregisterCloseCallback)
+		return c, nil
+	}
+	var err error
+	if s.control, err = dial(); err != nil {
+		return err
+	}
+	s.storage = s.control
+	if !s.test {
+		if s.storage, err = dial(); err != nil {
+			s.storage = s.control
+			return err
+		}
+	}
+	s.libVersion, err = call(ctx, s.control, "connectGetLibVersion", s.control.libvirt.GetLibVersion)
+	return err
+}
+
+func (s *session) onClose(_ *libvirt.Connect, reason libvirt.ConnectCloseReason) {
+	words := map[libvirt.ConnectCloseReason]string{
+		libvirt.CONNECT_CLOSE_REASON_ERROR:     "the connection failed",
+		libvirt.CONNECT_CLOSE_REASON_EOF:       "the host closed the connection",
+		libvirt.CONNECT_CLOSE_REASON_KEEPALIVE: "the host stopped answering keepalives",
+		libvirt.CONNECT_CLOSE_REASON_CLIENT:    "the connection was closed",
+	}
+	s.abandon(errors.New(words[reason]))
+}
+
+// connections returns each connection once.
+func (s *session) connections() []*connection {
+	switch {
+	case s.control == nil:
+		return nil
+	case s.storage == s.control:
+		return []*connection{s.control}
+	}
+	return []*connection{s.control, s.storage}
+}
+
+// list reads the host's domains, networks and pools and keeps their handles.
+func (s *session) list(ctx context.Context, before map[string]Domain) error {
+	domains, err := call(ctx, s.control, "connectListAllDomains", func() (map[string]string, error) {
+		doms, err := s.control.libvirt.ListAllDomains(0)
+		names := map[string]string{}
+		for k := range doms {
+			uuid, uerr := doms[k].GetUUIDString()
+			name, nerr := doms[k].GetName()
+			s.domains.put(uuid, &doms[k])
+			names[uuid] = name
+			err = errors.Join(err, uerr, nerr, doms[k].Free())
+		}
+		return names, err
+	})
+	if err != nil {
+		return err
+	}
+	transient, err := call(ctx, s.control, "connectListAllDomains", func() (map[string]bool, error) {
+		doms, err := s.control.libvirt.ListAllDomains(libvirt.CONNECT_LIST_DOMAINS_TRANSIENT)
+		uuids := map[string]bool{}
+		for k := range doms {
+			uuid, uerr := doms[k].GetUUIDString()
+			uuids[uuid] = true
+			err = errors.Join(err, uerr, doms[k].Free())
+		}
+		return uuids, err
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.listNetworksAndPools(ctx); err != nil {
+		return err
+	}
+	entries, err := s.inspect(ctx, domains)
+	if err != nil {
+		return err
+	}
+	for k := range entries {
+		entries[k].transient = transient[entries[k].UUID]
+	}
+	for _, uuid := range s.inventory.load(entries, before) {
+		go s.measure(uuid)
+	}
+	return nil
+}
+
+func (s *session) listNetworksAndPools(ctx context.Context) error {
+	err := do(ctx, s.control, "connectListAllNetworks", func() error {
+		nets, err := s.control.libvirt.ListAllNetworks(0)
+		for k := range nets {
+			uuid, uerr := nets[k].GetUUIDString()
+			s.networks.put(uuid, &nets[k])
+			err = errors.Join(err, uerr, nets[k].Free())
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return do(ctx, s.storage, "connectListAllStoragePools", func() error {
+		pools, err := s.storage.libvirt.ListAllStoragePools(0)
+		for k := range pools {
+			name, nerr := pools[k].GetName()
+			s.pools.put(name, &pools[k])
+			err = errors.Join(err, nerr, pools[k].Free())
+		}
+		return err
+	})
+}
+
+// inspect asks for the state and memory of each listed domain, and for the reason where it matters, as many at a time
+// as the connection allows. (GetAllDomainStats would be one call for all, but the binding hides another one per domain
+// in it, and the test driver does not report memory.)
+func (s *session) inspect(ctx context.Context, names map[string]string) ([]entry, error) {
+	var (
+		mu      sync.Mutex
+		entries = make([]entry, 0, len(names))
+		errs    []error
+		wg      sync.WaitGroup
+	)
+	limit := make(chan struct{}, callsInFlight)
+	for uuid, name := range names {
+		limit <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-limit }()
+			e, err := s.look(ctx, uuid)
+			e.Name = name
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case errors.Is(err, ErrNotFound): // removed since it was listed
+			case err != nil:
+				errs = append(errs, err)
+			default:
+				entries = append(entries, e)
+			}
+		})
+	}
+	wg.Wait()
+	return entries, errors.Join(errs...)
+}
+
+// look reads one domain's state.
+func (s *session) look(ctx context.Context, uuid string) (entry, error) {
+	info, err := onDomain(ctx, s, uuid, "domainGetInfo", (*libvirt.Domain).GetInfo)
+	if err != nil {
+		return entry{}, err
+	}
+	e := entry{Domain: Domain{UUID: uuid, MaxMemoryBytes: int64(info.MaxMem) << 10}}
+	if e.State, e.Reason = stateOf(info.State, 0); e.State == Running {
+		return e, nil
+	}
+	e.State, e.Reason, err = s.state(ctx, uuid)
+	return e, err
+}
+
+// state asks for a domain's state and reason.
+func (s *session) state(ctx context.Context, uuid string) (State, string, error) {
+	type answer struct {
+		state  State
+		reason string
+	}
+	a, err := onDomain(ctx, s, uuid, "domainGetState", func(dom *libvirt.Domain) (answer, error) {
+		state, reason, err := dom.GetState()
+		word, why := stateOf(state, reason)
+		return answer{word, why}, err
+	})
+	return a.state, a.reason, err
+}
+
+// measure asks for the memory of a domain that someone else defined.
+func (s *session) measure(uuid string) {
+	ctx, cancel := context.WithTimeout(context.Background(), measureTimeout)
+	defer cancel()
+	info, err := onDomain(ctx, s, uuid, "domainGetInfo", (*libvirt.Domain).GetInfo)
+	if err != nil {
+		return // it is gone again, or the host is, and the next session lists everything
+	}
+	s.inventory.measured(uuid, int64(info.MaxMem)<<10)
+	s.emit(Event{Kind: DomainChanged, UUID: uuid})
+}
+
+// watch pings the connections until one fails or the session is abandoned for another reason, which it returns.
+func (s *session) watch(ctx context.Context, interval, deadline time.Duration) error {
+	for _, c := range s.connections() {
+		go func() {
+			if err := c.watch(interval, deadline); err != nil {
+				s.abandon(err)
+			}
+		}()
+	}
+	select {
+	case <-s.abandoned:
+		return s.cause
+	case <-ctx.Done():
+		s.abandon(ctx.Err())
+		return ctx.Err()
+	}
+}
+
+// abandon gives the host up: callers are let go, calls under way are left to themselves.
+func (s *session) abandon(cause error) {
+	s.once.Do(func() {
+		s.cause = cause
+		close(s.abandoned)
+	})
+}
+
+// close frees the session in the background, which takes as long as its slowest call. The returned channel is closed
+// when it is done.
+func (s *session) close() <-chan struct{} {
+	s.abandon(errors.New("the connection was closed"))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var wg sync.WaitGroup
+		for _, c := range s.connections() {
+			wg.Go(func() { c.close(func() { s.forget(c) }) })
+		}
+		wg.Wait()
+	}()
+	return done
+}
+
+// forget frees the handles that belong to a connection.
+func (s *session) forget(c *connection) {
+	if c == s.control {
+		s.domains.close()
+		s.networks.close()
+	}
+	if c == s.storage {
+		s.pools.close()
+		s.volumes.close()
+	}
+}

@@ -1,0 +1,219 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"libvirt.org/go/libvirt"
+)
+
+// chunkBytes is how much one message of a transfer carries; libvirt's own limit is 256 KiB.
+const chunkBytes = 256 << 10
+
+// UploadVolume writes exactly size bytes of r to the start of a volume. On any error, including a reader that has more
+// or fewer bytes, the transfer is aborted and the volume's content is undefined. r is not read after the return.
+func (h *Host) UploadVolume(ctx context.Context, pool, name string, size int64, r io.Reader) error {
+	s, err := h.current()
+	if err != nil {
+		return err
+	}
+	if s.test && h.upload != nil {
+		err = h.upload(ctx, h, pool, name, size, r)
+	} else {
+		err = s.upload(ctx, pool, name, size, r)
+	}
+	if err != nil {
+		return fmt.Errorf("uploading volume %s in storage pool %s: %w", name, pool, err)
+	}
+	return nil
+}
+
+func (s *session) upload(ctx context.Context, pool, name string, size int64, r io.Reader) error {
+	t, err := s.openTransfer(ctx, pool, name, "storageVolUpload", func(vol *libvirt.StorageVol, stream *libvirt.Stream) error {
+		return vol.Upload(stream, 0, uint64(size), 0)
+	})
+	if err != nil {
+		return err
+	}
+	sent := int64(0)
+	for sent < size {
+		chunk := make([]byte, min(chunkBytes, size-sent))
+		if _, err := io.ReadFull(r, chunk); err != nil {
+			t.abort()
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				return fmt.Errorf("%w: the content is shorter than %d bytes", ErrInvalid, size)
+			}
+			return fmt.Errorf("reading the content: %w", err)
+		}
+		if err := t.step(ctx, func() error { return sendAll(t.stream, chunk) }); err != nil {
+			t.abort()
+			return s.fullIfShort(ctx, pool, size-sent, err)
+		}
+		sent += int64(len(chunk))
+	}
+	if n, err := io.ReadFull(r, make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+		t.abort()
+		if n > 0 {
+			return fmt.Errorf("%w: the content is longer than %d bytes", ErrInvalid, size)
+		}
+		return fmt.Errorf("reading the content: %w", err)
+	}
+	if err := t.finish(ctx); err != nil {
+		return s.fullIfShort(ctx, pool, 1, err)
+	}
+	return nil
+}
+
+func sendAll(stream *libvirt.Stream, chunk []byte) error {
+	for len(chunk) > 0 {
+		n, err := stream.Send(chunk)
+		if err != nil {
+			return err
+		}
+		chunk = chunk[n:]
+	}
+	return nil
+}
+
+// DownloadVolume writes the first limit bytes of a volume to w, or all of it if it is shorter.
+func (h *Host) DownloadVolume(ctx context.Context, pool, name string, w io.Writer, limit int64) error {
+	s, err := h.current()
+	if err != nil {
+		return err
+	}
+	if err := s.download(ctx, pool, name, w, limit); err != nil {
+		return fmt.Errorf("downloading volume %s in storage pool %s: %w", name, pool, err)
+	}
+	return nil
+}
+
+func (s *session) download(ctx context.Context, pool, name string, w io.Writer, limit int64) error {
+	if limit <= 0 {
+		return nil // libvirt takes a length of 0 for all
+	}
+	t, err := s.openTransfer(ctx, pool, name, "storageVolDownload", func(vol *libvirt.StorageVol, stream *libvirt.Stream) error {
+		return vol.Download(stream, 0, uint64(limit), 0)
+	})
+	if err != nil {
+		return err
+	}
+	for {
+		// A fresh buffer each time: one that hangs may still be written to after this returned.
+		chunk := make([]byte, chunkBytes)
+		received := 0
+		err := t.step(ctx, func() (err error) {
+			received, err = t.stream.Recv(chunk)
+			return err
+		})
+		if errors.Is(err, io.EOF) {
+			return t.finish(ctx)
+		}
+		if err == nil {
+			_, err = w.Write(chunk[:received])
+		}
+		if err != nil {
+			t.abort()
+			return err
+		}
+	}
+}
+
+// transfer is an open stream. It takes one of the connection's slots until it ends. Its steps follow each other and
+// each can be left behind by its caller, so what comes next waits for it in the background.
+type transfer struct {
+	connection *connection
+	stream     *libvirt.Stream
+	// last is closed when the step before has come back.
+	last chan struct{}
+}
+
+func (s *session) openTransfer(ctx context.Context, pool, name, procedure string, open func(*libvirt.StorageVol, *libvirt.Stream) error) (*transfer, error) {
+	stream, err := onVolume(ctx, s, pool, name, procedure, func(vol *libvirt.StorageVol) (*libvirt.Stream, error) {
+		stream, err := s.storage.libvirt.NewStream(0)
+		if err != nil {
+			return nil, err
+		}
+		if err := open(vol, stream); err != nil {
+			return nil, errors.Join(err, stream.Free())
+		}
+		if ctx.Err() != nil { // nobody waits for it any more
+			_ = stream.Abort()
+			return nil, errors.Join(ctx.Err(), stream.Free())
+		}
+		return stream, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	last := make(chan struct{})
+	close(last)
+	t := &transfer{connection: s.storage, stream: stream, last: last}
+	if err := s.storage.acquire(ctx); err != nil {
+		go func() {
+			_ = stream.Abort()
+			_ = stream.Free()
+		}()
+		return nil, err
+	}
+	return t, nil
+}
+
+// step does one thing with the stream.
+func (t *transfer) step(ctx context.Context, f func() error) error {
+	done, result := make(chan struct{}), make(chan error, 1)
+	t.last = done
+	go func() {
+		defer close(done)
+		result <- f()
+	}()
+	select {
+	case err := <-result:
+		return classify(err)
+	case <-t.connection.abandoned:
+		return fmt.Errorf("%w: the connection broke during the transfer", ErrUnreachable)
+	case <-ctx.Done():
+		t.connection.doubt()
+		return released(ctx, "transferring")
+	}
+}
+
+// finish waits for the host to confirm the transfer and ends it.
+func (t *transfer) finish(ctx context.Context) error {
+	err := t.step(ctx, t.stream.Finish)
+	if err != nil {
+		t.abort()
+		return err
+	}
+	t.end(func() {})
+	return nil
+}
+
+// abort breaks the transfer off.
+func (t *transfer) abort() { t.end(func() { _ = t.stream.Abort() }) }
+
+func (t *transfer) end(last func()) {
+	go func() {
+		defer t.connection.release()
+		<-t.last
+		last()
+		_ = t.stream.Free()
+	}()
+}
