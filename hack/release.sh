@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Writes a release into a directory, as clusterctl reads it: components, cluster templates, metadata.
+# Usage: VERSION=v0.1.0 IMAGE=registry/name KUSTOMIZE=path hack/release.sh DIRECTORY
+set -euo pipefail
+
+: "${VERSION:?}" "${IMAGE:?}" "${KUSTOMIZE:?}"
+out=${1:?the directory to write to}
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+mkdir -p "$out"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# Prints a ConfigMap whose only entry is the given file. clusterctl replaces variables everywhere in a template, so a
+# dollar sign that is meant as one is written twice.
+config_map() {
+  local name=$1 file=$2
+  cat <<END
+---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: $name
+  namespace: \${NAMESPACE}
+  labels:
+    cluster.x-k8s.io/cluster-name: \${CLUSTER_NAME}
+data:
+  $(basename "$file"): |
+END
+  sed -e 's/\$/$$/g' -e 's/^\(.\)/    \1/' "$file"
+}
+
+# Prints what puts Calico on a cluster. The definitions go to a ConfigMap of their own, because `kubectl apply` writes
+# each object into an annotation of at most 256 KiB once more.
+calico() {
+  hack/build/calico-manifest.sh "$work/all.yaml"
+  awk -v RS='(^|\n)---\n' -v crds="$work/crds.yaml" -v rest="$work/calico.yaml" '
+    /[^[:space:]]/ {
+      file = $0 ~ /(^|\n)kind: CustomResourceDefinition(\n|$)/ ? crds : rest
+      print "---\n" $0 > file
+    }' "$work/all.yaml"
+  cat templates/calico.yaml
+  # shellcheck disable=SC2016 # clusterctl replaces the variable.
+  config_map '${CLUSTER_NAME}-calico-crds' "$work/crds.yaml"
+  # shellcheck disable=SC2016
+  config_map '${CLUSTER_NAME}-calico' "$work/calico.yaml"
+}
+
+"$KUSTOMIZE" build config/default | sed "s|image: $IMAGE:dev|image: $IMAGE:$VERSION|" >"$out/infrastructure-components.yaml"
+grep -q "image: $IMAGE:$VERSION" "$out/infrastructure-components.yaml" || {
+  echo "release.sh: config/manager/manager.yaml doesn't use the image $IMAGE:dev" >&2
+  exit 1
+}
+cp metadata.yaml "$out/metadata.yaml"
+
+calico >"$work/cni.yaml"
+{
+  cat templates/host.yaml
+  echo ---
+  cat templates/cluster.yaml
+  echo ---
+  cat "$work/cni.yaml"
+} >"$out/cluster-template.yaml"
+{
+  cat templates/cluster.yaml
+  echo ---
+  cat "$work/cni.yaml"
+} >"$out/cluster-template-existing-hosts.yaml"
