@@ -76,7 +76,7 @@ func newPlaneUpCommand() *cobra.Command {
 	flags := command.Flags()
 	flags.StringVar(&options.Dir, "dir", "", "directory of the management cluster: kubeconfig, keys, data, logs")
 	flags.StringVar(&options.BinDir, "bin-dir", "", "directory of etcd, kube-apiserver, kube-controller-manager, kustomize and Cluster API's managers")
-	flags.StringVar(&options.Netns, "netns", "", "network namespace to run everything in")
+	flags.StringVar(&options.Netns, "netns", "", "network namespace to run everything in: a path, or a name known to ip netns")
 	flags.StringVar(&options.ClusterAPIDir, "cluster-api-dir", "", "directory of the module "+clusterAPIModule+" (default: where the Go module cache has it)")
 	flags.StringVar(&options.ClusterAPIVersion, "cluster-api-version", "", "version of that module (default: as in go.mod)")
 	flags.StringVar(&provider.Manager, "provider-manager", "", "path of the infrastructure provider's manager")
@@ -105,7 +105,7 @@ func planeUp(ctx context.Context, options plane.Options, out io.Writer) error {
 func accessHint(netns, kubeconfig string) string {
 	hint := "kubectl --kubeconfig " + kubeconfig + " get providers -A"
 	if netns != "" {
-		hint = "ip netns exec " + netns + " " + hint
+		hint += " (in network namespace " + netns + ")"
 	}
 	return "Look at it with: " + hint
 }

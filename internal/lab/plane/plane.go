@@ -43,8 +43,8 @@ import (
 type Options struct {
 	// Dir is the plane's directory: kubeconfig, keys, data, logs.
 	Dir string `json:"dir"`
-	// Netns is the name of the network namespace that everything runs in, or empty for this
-	// process's own.
+	// Netns is the network namespace that everything runs in: a path, or a name known to "ip
+	// netns". Empty is this process's own.
 	Netns string `json:"netns,omitempty"`
 	// BinDir holds etcd, kube-apiserver, kube-controller-manager, kustomize and Cluster API's
 	// managers.
@@ -169,6 +169,10 @@ func Prepare(o Options) ([]string, error) {
 		defer running.close()
 		return nil, fmt.Errorf("a management plane is up in %s already (pid %d): take it down first", o.Dir, running.pid)
 	}
+	// Logs of an earlier plane are read until the next one starts.
+	if err := os.RemoveAll(l.logs()); err != nil {
+		return nil, fmt.Errorf("removing the logs of an earlier plane: %w", err)
+	}
 	if err := l.create(); err != nil {
 		return nil, err
 	}
@@ -184,9 +188,16 @@ func Prepare(o Options) ([]string, error) {
 		command = []string{self, "plane", "supervise"}
 	}
 	if o.Netns != "" {
-		command = append([]string{"ip", "netns", "exec", o.Netns}, command...)
+		command = append([]string{"nsenter", "--net=" + netnsPath(o.Netns), "--"}, command...)
 	}
 	return append(command, "--dir", o.Dir), nil
+}
+
+func netnsPath(netns string) string {
+	if strings.Contains(netns, "/") {
+		return netns
+	}
+	return filepath.Join("/run/netns", netns)
 }
 
 // Plane is a management cluster that is up.

@@ -47,7 +47,7 @@ func requireLoopback(netns string) error {
 		return fmt.Errorf("looking up the loopback interface: %w", err)
 	}
 	if lo.Flags&net.FlagUp == 0 {
-		return fmt.Errorf("the loopback interface of network namespace %q is down: run \"ip -n %s link set lo up\"", netns, netns)
+		return fmt.Errorf("the loopback interface is down: run \"nsenter --net=%s ip link set lo up\"", netnsPath(netns))
 	}
 	return nil
 }
