@@ -21,8 +21,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -143,8 +143,11 @@ to the host by default. The command ends with the host.`,
 				return fmt.Errorf("host %s: %w; start it with `lab host up %s`", args[0], privatehost.ErrNotRunning, args[0])
 			}
 			command := host.Command(cmd.Context(), args[1], args[2:]...)
-			command.Stdin, command.Stdout, command.Stderr = os.Stdin, cmd.OutOrStdout(), cmd.ErrOrStderr()
-			return command.Run()
+			if command.Err != nil {
+				return command.Err
+			}
+			// In our place: terminal, signals and exit code are then its own.
+			return syscall.Exec(command.Path, command.Args, command.Env)
 		},
 	}
 }

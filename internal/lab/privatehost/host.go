@@ -80,9 +80,10 @@ type Host struct {
 	dir   string
 	state state
 
-	// hold is written to by nobody: closing it, or the end of this process,
-	// ends a host that was started with EndWithProcess.
-	hold *os.File
+	// hold is the write end of a pipe, or -1. Nobody writes: closing it, or the
+	// end of this process, ends a host that was started with EndWithProcess.
+	// It is no *os.File, which would be closed when the Host is collected.
+	hold int
 }
 
 var namePattern = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$`)
@@ -131,7 +132,7 @@ func Start(ctx context.Context, opts Options) (*Host, error) {
 		}
 	}
 
-	h := &Host{dir: opts.Dir, state: state{Name: opts.Name, Listen: opts.Listen}}
+	h := &Host{dir: opts.Dir, hold: -1, state: state{Name: opts.Name, Listen: opts.Listen}}
 	if err := h.boot(ctx, &opts); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting host %s: %w", opts.Name, err), h.Stop(context.WithoutCancel(ctx)))
 	}
@@ -162,7 +163,7 @@ func (h *Host) boot(ctx context.Context, opts *Options) error {
 
 // Open returns the host of a directory, running or not, or an ErrUnknown.
 func Open(dir string) (*Host, error) {
-	h := &Host{dir: dir}
+	h := &Host{dir: dir, hold: -1}
 	if err := h.state.load(dir); err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("%w in %s", ErrUnknown, dir)

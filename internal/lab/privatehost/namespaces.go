@@ -49,12 +49,13 @@ func (h *Host) startHolder(ctx context.Context, endWithProcess bool) error {
 	cmd.Dir = "/"
 	if endWithProcess {
 		cmd.Args[len(cmd.Args)-1] = "parent"
-		read, write, err := os.Pipe()
-		if err != nil {
+		var pipe [2]int
+		if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 			return fmt.Errorf("making the namespaces: %w", err)
 		}
+		read := os.NewFile(uintptr(pipe[0]), "hold")
 		defer read.Close()
-		cmd.Stdin, h.hold = read, write
+		cmd.Stdin, h.hold = read, pipe[1]
 	}
 	ready, said, err := os.Pipe()
 	if err != nil {
@@ -88,9 +89,9 @@ func (h *Host) startHolder(ctx context.Context, endWithProcess bool) error {
 
 // release lets go of a host that ends with this process.
 func (h *Host) release() {
-	if h.hold != nil {
-		h.hold.Close()
-		h.hold = nil
+	if h.hold >= 0 {
+		_ = unix.Close(h.hold)
+		h.hold = -1
 	}
 }
 
