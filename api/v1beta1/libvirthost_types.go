@@ -25,6 +25,14 @@ import (
 // LibvirtHost nobody could reach them to remove them.
 const HostFinalizer = "libvirthost.infrastructure.cluster.x-k8s.io"
 
+const (
+	// DefaultPool is what an unset spec.storage.imagePool and an unset spec.storage.diskPool mean.
+	DefaultPool = "default"
+
+	// DefaultSeedPool is what an unset spec.storage.seedPool means.
+	DefaultSeedPool = "capi-seeds"
+)
+
 // LibvirtHostSpec says how one hypervisor is reached and what of it may be used.
 type LibvirtHostSpec struct {
 	// uri is the libvirt connection URI, for example qemu:///system, qemu+libssh2://root@203.0.113.11/system or
@@ -35,8 +43,8 @@ type LibvirtHostSpec struct {
 	URI string `json:"uri,omitempty"`
 
 	// credentialsRef names the Secret with the credentials of the connection. The Secret is in the namespace of the
-	// LibvirtHost. Keys for SSH: ssh-privatekey and known_hosts. Keys for TLS: tls.crt, tls.key and ca.crt.
-	// Not needed for a local socket.
+	// LibvirtHost. Keys for SSH: ssh-privatekey and known_hosts. Keys for TLS: tls.crt, tls.key and ca.crt. Keys for
+	// SASL: username and password. Not needed for a local socket.
 	// +optional
 	CredentialsRef CredentialsReference `json:"credentialsRef,omitempty,omitzero"`
 
@@ -169,8 +177,6 @@ type LibvirtHostStatus struct {
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=8
-	// +kubebuilder:validation:items:MinLength=1
-	// +kubebuilder:validation:items:MaxLength=16
 	DomainTypes []DomainType `json:"domainTypes,omitempty"`
 }
 

@@ -1,0 +1,112 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package webhooks
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hosturi"
+)
+
+// +kubebuilder:webhook:verbs=create;update,path=/validate-infrastructure-cluster-x-k8s-io-v1beta1-libvirthost,mutating=false,failurePolicy=fail,matchPolicy=Equivalent,groups=infrastructure.cluster.x-k8s.io,resources=libvirthosts,versions=v1beta1,name=validation.libvirthost.infrastructure.cluster.x-k8s.io,sideEffects=None,admissionReviewVersions=v1
+
+// hostValidator validates LibvirtHosts.
+type hostValidator struct{}
+
+var _ admission.Validator[*infrav1.LibvirtHost] = hostValidator{}
+
+func setupHost(mgr ctrl.Manager) error {
+	return ctrl.NewWebhookManagedBy(mgr, &infrav1.LibvirtHost{}).WithValidator(hostValidator{}).Complete()
+}
+
+// ValidateCreate refuses a spec that can't or mustn't be served.
+func (hostValidator) ValidateCreate(_ context.Context, host *infrav1.LibvirtHost) (admission.Warnings, error) {
+	return nil, invalid("LibvirtHost", host.Name, validateHost(host.Spec))
+}
+
+// ValidateUpdate refuses a spec that can't or mustn't be served, and other storage pools while machines are there.
+func (hostValidator) ValidateUpdate(_ context.Context, before, after *infrav1.LibvirtHost) (admission.Warnings, error) {
+	// What was accepted once is accepted again, or stricter rules would keep finalizers from being removed.
+	if equality.Semantic.DeepEqual(before.Spec, after.Spec) {
+		return nil, nil
+	}
+	found := validateHost(after.Spec)
+	machines := ptr.Deref(before.Status.Machines, 0)
+	if machines > 0 && withDefaults(before.Spec.Storage) != withDefaults(after.Spec.Storage) {
+		found = append(found, field.Forbidden(field.NewPath("spec", "storage"), fmt.Sprintf(
+			"can't be changed while the disks of machines are in the pools it names: delete the %d LibvirtMachines on the host first, or create another LibvirtHost",
+			machines)))
+	}
+	return nil, invalid("LibvirtHost", after.Name, found)
+}
+
+// ValidateDelete allows every deletion: the finalizer waits for what is still on the host.
+func (hostValidator) ValidateDelete(context.Context, *infrav1.LibvirtHost) (admission.Warnings, error) {
+	return nil, nil
+}
+
+func validateHost(spec infrav1.LibvirtHostSpec) field.ErrorList {
+	path := field.NewPath("spec")
+	var found field.ErrorList
+	if uri, err := hosturi.Parse(spec.URI); err != nil {
+		// The value is left out, because it may contain a password.
+		found = append(found, field.Invalid(path.Child("uri"), field.OmitValueType{}, err.Error()))
+	} else if uri.Remote() && spec.CredentialsRef.Name == "" {
+		found = append(found, field.Required(path.Child("credentialsRef"), credentialsRemedy(uri)))
+	}
+	found = append(found, validateStorage(withDefaults(spec.Storage), path.Child("storage"))...)
+	if memory := spec.Reserved.Memory; memory != nil && memory.Sign() < 0 {
+		found = append(found, field.Invalid(path.Child("reserved", "memory"), memory.String(),
+			"must not be negative: use 0 to keep nothing free"))
+	}
+	return found
+}
+
+func credentialsRemedy(uri hosturi.URI) string {
+	keys := "ssh-privatekey and known_hosts"
+	if uri.Transport == hosturi.TLS {
+		keys = "tls.crt, tls.key and ca.crt"
+	}
+	return fmt.Sprintf("%s is reached over the network: name a Secret with %s", uri.Host, keys)
+}
+
+// validateStorage checks pools to which the defaults were applied.
+func validateStorage(storage infrav1.HostStorage, path *field.Path) field.ErrorList {
+	var found field.ErrorList
+	if storage.SeedPool == storage.ImagePool || storage.SeedPool == storage.DiskPool {
+		found = append(found, field.Invalid(path.Child("seedPool"), storage.SeedPool,
+			"must not be the imagePool or the diskPool, because libvirt refreshes a whole pool after each upload into it: name a pool of its own, it is created when it doesn't exist"))
+	}
+	return found
+}
+
+// withDefaults fills in what unset pools mean.
+func withDefaults(storage infrav1.HostStorage) infrav1.HostStorage {
+	storage.ImagePool = cmp.Or(storage.ImagePool, infrav1.DefaultPool)
+	storage.DiskPool = cmp.Or(storage.DiskPool, infrav1.DefaultPool)
+	storage.SeedPool = cmp.Or(storage.SeedPool, infrav1.DefaultSeedPool)
+	return storage
+}
