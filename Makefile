@@ -42,7 +42,7 @@ help: ## Show this help
 
 .PHONY: packages
 packages: ## Install the Debian packages that building and testing need (as root)
-	hack/install-packages.sh
+	hack/install-packages.sh build libvirt image test
 
 .PHONY: clean
 clean: ## Remove what was built inside the clone
@@ -91,7 +91,7 @@ test-e2e: packages $(GOTESTSUM) build ## Run the end-to-end tests: real clusters
 
 .PHONY: node-image
 node-image: packages ## Build the node image into the cache and print its path
-	hack/image/build.sh
+	hack/node-image/build.sh node
 
 .PHONY: quickstart
 quickstart: packages build ## Make a management plane, a KVM host and a Kubernetes cluster on this machine
