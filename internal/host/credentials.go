@@ -20,19 +20,17 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"libvirt.org/go/libvirt"
+
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hosturi"
 )
 
 // Config says how to reach a host.
 type Config struct {
-	// URI is libvirt's connection URI: qemu:///system, qemu+unix:///system?socket=…, qemu+libssh2://root@host/system,
-	// qemu+ssh://…, qemu+tls://… or test:///file.xml.
+	// URI is libvirt's connection URI, in a form that package hosturi accepts.
 	URI         string
 	Credentials Credentials
 }
@@ -113,108 +111,31 @@ func (e *endpoint) auth() *libvirt.ConnectAuth {
 	}
 }
 
-// refusedParameters maps URI parameters that are never accepted to the remedy.
-var refusedParameters = map[string]string{
-	"no_verify":          "the host must prove its identity: put its key into known_hosts, or its certificate authority into ca.crt",
-	"known_hosts_verify": "the host's key is always checked: put it into known_hosts",
-	"no_sanity":          "fix the certificates instead",
-	"no_tty":             "nothing ever prompts for a password",
-	"keyfile":            "put the private key into the host's credentials",
-	"known_hosts":        "put the known hosts into the host's credentials",
-	"pkipath":            "put the certificates into the host's credentials",
-	"authfile":           "put user name and password into the host's credentials",
-	"sshauth":            "the private key of the host's credentials is used",
-	"command":            "only libvirt's own transports are supported",
-	"netcat":             "use proxy=native, or the default",
-	"name":               "write the hypervisor's URI as the path",
-}
-
-// acceptedParameters maps the URI parameters that may be given to the transports they make sense for.
-var acceptedParameters = map[string][]string{
-	"socket":       {"unix", "ssh", "libssh2", "libssh"},
-	"mode":         {"unix", "ssh", "libssh2", "libssh"},
-	"proxy":        {"ssh", "libssh2", "libssh"},
-	"tls_priority": {"tls"},
-}
-
-// effectiveURI checks a URI and adds the credentials, as files in dir, to it. What it cannot vouch for it refuses, with
-// ErrInvalid and the remedy: whoever may write a URI must not reach files or commands of this process through it.
+// effectiveURI checks a URI and adds the credentials to it, as the files in dir that it returns.
 func effectiveURI(cfg Config, dir string) (string, map[string][]byte, error) {
-	refuse := func(format string, args ...any) (string, map[string][]byte, error) {
-		return "", nil, fmt.Errorf("%w: URI: %s", ErrInvalid, fmt.Sprintf(format, args...))
-	}
-	u, err := url.Parse(cfg.URI)
+	uri, err := hosturi.Parse(cfg.URI)
 	if err != nil {
-		return refuse("%v", errors.Unwrap(err)) // the outer error would repeat the whole URI
-	}
-	driver, transport, _ := strings.Cut(u.Scheme, "+")
-	if driver == "test" {
-		if transport != "" || u.Host != "" || u.RawQuery != "" {
-			return refuse("the test driver is local: use test:///path/of/a/file.xml")
-		}
-		return cfg.URI, nil, nil
-	}
-	if driver != "qemu" {
-		return refuse("driver %q is not supported: use qemu", driver)
-	}
-	switch {
-	case transport == "" && u.Host == "":
-		transport = "unix"
-	case transport == "": // libvirt's default for a remote host
-		transport = "tls"
-	}
-	if u.User != nil {
-		if _, has := u.User.Password(); has {
-			return refuse("a password does not belong there: put it into the host's credentials")
-		}
-	}
-	query := u.Query()
-	for parameter := range query {
-		if remedy, refused := refusedParameters[parameter]; refused {
-			return refuse("parameter %s is refused: %s", parameter, remedy)
-		}
-		if !slices.Contains(acceptedParameters[parameter], transport) {
-			return refuse("parameter %s is not known for transport %s", parameter, transport)
-		}
-	}
-	files := map[string][]byte{}
-	add := func(parameter, name string, content []byte) {
-		files[name] = content
-		query.Set(parameter, filepath.Join(dir, name))
+		return "", nil, fmt.Errorf("%w: the URI %w", ErrInvalid, err)
 	}
 	c := cfg.Credentials
-	switch transport {
-	case "unix":
-		if u.Host != "" {
-			return refuse("transport unix is local: leave out the host name %q", u.Host)
-		}
-	case "libssh2", "libssh":
+	switch uri.Transport {
+	case hosturi.SSH:
 		if len(c.SSHPrivateKey) == 0 || len(c.KnownHosts) == 0 {
-			return refuse("transport %s needs ssh-privatekey and known_hosts in the host's credentials", transport)
+			return "", nil, fmt.Errorf("%w: the credentials lack ssh-privatekey or known_hosts, without which %s can't be reached: add both", ErrInvalid, uri.Host)
 		}
-		add("keyfile", "ssh-privatekey", c.SSHPrivateKey)
-		add("known_hosts", "known_hosts", c.KnownHosts)
-		query.Set("known_hosts_verify", "normal")
-		query.Set("sshauth", "privkey")
-	case "ssh":
-		if len(c.KnownHosts) != 0 {
-			return refuse("transport ssh runs the ssh client, which takes known hosts from its own files only: use libssh2")
-		}
-		if len(c.SSHPrivateKey) != 0 {
-			add("keyfile", "ssh-privatekey", c.SSHPrivateKey)
-		}
-		query.Set("no_tty", "1")
-	case "tls":
+		return uri.With(map[string]string{
+			"keyfile":            filepath.Join(dir, "ssh-privatekey"),
+			"known_hosts":        filepath.Join(dir, "known_hosts"),
+			"known_hosts_verify": "normal",
+			"sshauth":            "privkey",
+		}), map[string][]byte{"ssh-privatekey": c.SSHPrivateKey, "known_hosts": c.KnownHosts}, nil
+	case hosturi.TLS:
 		if len(c.TLSCA) == 0 || len(c.TLSClientCert) == 0 || len(c.TLSClientKey) == 0 {
-			return refuse("transport tls needs ca.crt, tls.crt and tls.key in the host's credentials")
+			return "", nil, fmt.Errorf("%w: the credentials lack ca.crt, tls.crt or tls.key, without which %s can't be reached: add all three", ErrInvalid, uri.Host)
 		}
-		files["cacert.pem"], files["clientcert.pem"], files["clientkey.pem"] = c.TLSCA, c.TLSClientCert, c.TLSClientKey
-		query.Set("pkipath", dir)
-	case "tcp":
-		return refuse("transport tcp is not encrypted: use tls, libssh2 or ssh")
+		return uri.With(map[string]string{"pkipath": dir}),
+			map[string][]byte{"cacert.pem": c.TLSCA, "clientcert.pem": c.TLSClientCert, "clientkey.pem": c.TLSClientKey}, nil
 	default:
-		return refuse("transport %q is not supported: use unix, libssh2, libssh, ssh or tls", transport)
+		return uri.String(), nil, nil
 	}
-	u.RawQuery = query.Encode()
-	return u.String(), files, nil
 }

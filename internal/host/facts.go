@@ -70,7 +70,7 @@ func (h *Host) facts(ctx context.Context) (Facts, error) {
 	if err != nil {
 		return Facts{}, err
 	}
-	arch, types, err := parseCapabilities(capabilities)
+	types, err := domainTypes(capabilities, node.Model)
 	if err != nil {
 		return Facts{}, err
 	}
@@ -78,7 +78,7 @@ func (h *Host) facts(ctx context.Context) (Facts, error) {
 		Hostname:          hostname,
 		LibvirtVersion:    versionString(s.libVersion),
 		HypervisorVersion: versionString(version),
-		Architecture:      arch,
+		Architecture:      architecture(node.Model),
 		CPUs:              int(node.Cpus),
 		MemoryBytes:       int64(node.Memory) << 10,
 		DomainTypes:       types,
@@ -89,42 +89,43 @@ func versionString(version uint32) string {
 	return fmt.Sprintf("%d.%d.%d", version/1_000_000, version/1000%1000, version%1000)
 }
 
-// architectures translates libvirt's names to Go's.
+// architectures maps libvirt's names to Go's, where they differ.
 var architectures = map[string]string{
 	"x86_64":  "amd64",
 	"aarch64": "arm64",
 	"armv7l":  "arm",
 	"i686":    "386",
-	"ppc64le": "ppc64le",
-	"riscv64": "riscv64",
-	"s390x":   "s390x",
 }
 
-// parseCapabilities finds the host's architecture and the domain types it offers for fully virtualised guests of it.
-func parseCapabilities(text string) (arch string, types []string, err error) {
+// domainTypes finds the kinds of domain that a host offers for fully virtualised guests of its own architecture.
+func domainTypes(capabilities, arch string) ([]string, error) {
 	var caps libvirtxml.Caps
-	if err := caps.Unmarshal(text); err != nil {
-		return "", nil, fmt.Errorf("parsing the host's capabilities: %w", err)
+	if err := caps.Unmarshal(capabilities); err != nil {
+		return nil, fmt.Errorf("parsing the host's capabilities: %w", err)
 	}
-	if caps.Host.CPU != nil {
-		arch = caps.Host.CPU.Arch
-	}
+	var own, any []string
 	for _, guest := range caps.Guests {
-		if arch == "" {
-			arch = guest.Arch.Name // the test driver names no host CPU
-		}
-		if guest.Arch.Name != arch || guest.OSType != "hvm" {
+		if guest.OSType != "hvm" {
 			continue
 		}
 		for _, domain := range guest.Arch.Domains {
-			if !slices.Contains(types, domain.Type) {
-				types = append(types, domain.Type)
+			any = append(any, domain.Type)
+			if guest.Arch.Name == arch {
+				own = append(own, domain.Type)
 			}
 		}
 	}
-	slices.Sort(types)
-	if name, ok := architectures[arch]; ok {
-		arch = name
+	if own == nil {
+		own = any // the test driver says it is an x86_64 that runs i686
 	}
-	return arch, types, nil
+	slices.Sort(own)
+	return slices.Compact(own), nil
+}
+
+// architecture translates libvirt's name.
+func architecture(libvirtName string) string {
+	if name, ok := architectures[libvirtName]; ok {
+		return name
+	}
+	return libvirtName
 }

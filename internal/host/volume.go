@@ -131,7 +131,14 @@ func (h *Host) CreateVolume(ctx context.Context, pool, definition string) error 
 		})
 	})
 	if err != nil {
-		err = s.fullIfShort(ctx, pool, head.neededBytes(), err)
+		needed := head.neededBytes()
+		if s.test { // which allocates everything, and has no code of its own for a name that is taken
+			needed = head.Capacity.bytes("bytes")
+			if code(err) == libvirt.ERR_OPERATION_FAILED && s.lookupVolume(ctx, pool, head.Name) == nil {
+				err = fmt.Errorf("%w: %w", ErrExists, err)
+			}
+		}
+		err = s.fullIfShort(ctx, pool, needed, err)
 		return fmt.Errorf("creating volume %s in storage pool %s: %w", head.Name, pool, err)
 	}
 	return nil
