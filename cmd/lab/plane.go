@@ -177,11 +177,11 @@ func newPlaneStatusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			print := printPlaneStatus
+			render := printPlaneStatus
 			if asJSON {
-				print = printJSON
+				render = printJSON
 			}
-			if err := print(command.OutOrStdout(), status); err != nil {
+			if err := render(command.OutOrStdout(), status); err != nil {
 				return err
 			}
 			if !status.Healthy() {

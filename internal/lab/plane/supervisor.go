@@ -20,6 +20,7 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -53,14 +54,14 @@ type supervisor struct {
 }
 
 // Supervise brings up the plane that was prepared in dir and keeps it running until the context
-// ends; then it stops every child, in reverse order. When the start has succeeded or failed, that
+// ends; then it stops every child, in reverse order, and removes everything but the logs. When the start has succeeded or failed, that
 // is written to the report, if there is one.
 func Supervise(ctx context.Context, dir string, report io.Writer) error {
 	s := &supervisor{layout: layout(dir), began: time.Now()}
 	if err := readJSON(s.layout.options(), &s.options); err != nil {
 		return err
 	}
-	err := s.run(ctx, report)
+	err := errors.Join(s.run(ctx, report), s.removeRunState())
 	if err != nil && report != nil {
 		err = tell(report, err)
 	}
