@@ -156,11 +156,8 @@ func (h *Host) StartDomain(ctx context.Context, uuid string) error {
 		}
 		return err
 	})
-	switch code(err) {
-	case libvirt.ERR_OPERATION_INVALID, libvirt.ERR_INTERNAL_ERROR: // the latter is the test driver's, among others
-		if s.isActive(ctx, uuid) {
-			return nil
-		}
+	if maybeStateError(err) && s.isActive(ctx, uuid) {
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("starting domain %s: %w", uuid, err)
@@ -175,7 +172,7 @@ func (h *Host) ResumeDomain(ctx context.Context, uuid string) error {
 		return err
 	}
 	err = doOnDomain(ctx, s, uuid, "domainResume", (*libvirt.Domain).Resume)
-	if code(err) == libvirt.ERR_OPERATION_INVALID {
+	if maybeStateError(err) {
 		if state, _, stateErr := s.state(ctx, uuid); stateErr == nil && state == Running {
 			return nil
 		}
@@ -226,12 +223,19 @@ func (h *Host) ShutdownDomain(ctx context.Context, uuid string) error {
 	return s.unlessStopped(ctx, uuid, "shutting down", err)
 }
 
+// maybeStateError tells whether an error may just mean that the domain is in the wanted state already, which is then
+// asked for. The test driver says so with an internal error.
+func maybeStateError(err error) bool {
+	c := code(err)
+	return c == libvirt.ERR_OPERATION_INVALID || c == libvirt.ERR_INTERNAL_ERROR
+}
+
 // unlessStopped forgives an error when the domain turns out not to run.
 func (s *session) unlessStopped(ctx context.Context, uuid, doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if code(err) == libvirt.ERR_OPERATION_INVALID {
+	if maybeStateError(err) {
 		if state, _, stateErr := s.state(ctx, uuid); stateErr == nil && (state == Shutoff || state == Crashed) {
 			return nil
 		}

@@ -79,7 +79,8 @@ var defaultTiming = timing{
 	maxBackoff:   15 * time.Second,
 }
 
-var errNotYet = errors.New("not connected yet")
+// ErrConnecting means that the first attempt to connect has not ended yet.
+var ErrConnecting = errors.New("not connected yet")
 
 func newHost(key string, log logr.Logger, upload Upload, timing timing, events *queue) *Host {
 	return &Host{
@@ -89,7 +90,7 @@ func newHost(key string, log logr.Logger, upload Upload, timing timing, events *
 		timing: timing,
 		events: events,
 		hurry:  make(chan struct{}, 1),
-		err:    errNotYet,
+		err:    ErrConnecting,
 	}
 }
 

@@ -18,6 +18,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -207,4 +208,15 @@ func networkXML(uuid, name, prefix string) string {
 
 func volumeXML(name, format string, capacity int) string {
 	return fmt.Sprintf(`<volume><name>%s</name><capacity>%d</capacity><target><format type='%s'/></target></volume>`, name, capacity, format)
+}
+
+// pickNext picks the first free address from .10 on, as an address plan would.
+func pickNext(taken []Reservation) (string, error) {
+	for n := 10; n < 100; n++ {
+		ip := fmt.Sprintf("10.7.0.%d", n)
+		if !slices.ContainsFunc(taken, func(r Reservation) bool { return r.IP == ip }) {
+			return ip, nil
+		}
+	}
+	return "", errors.New("no address is left")
 }

@@ -74,14 +74,21 @@ func (s *session) findVolume(ctx context.Context, pool, name string) error {
 }
 
 func (s *session) lookupVolume(ctx context.Context, pool, name string) error {
-	return doOnPool(ctx, s, pool, "storageVolLookupByName", func(p *libvirt.StoragePool) error {
+	found, err := onPool(ctx, s, pool, "storageVolLookupByName", func(p *libvirt.StoragePool) (bool, error) {
 		vol, err := p.LookupStorageVolByName(name)
+		if errors.Is(err, libvirt.ERR_NO_STORAGE_VOL) {
+			return false, nil
+		}
 		if err != nil {
-			return err
+			return false, err
 		}
 		s.volumes.put(volumeKey(pool, name), vol)
-		return vol.Free()
+		return true, vol.Free()
 	})
+	if err == nil && !found {
+		return fmt.Errorf("volume %s in storage pool %s: %w", name, pool, ErrNotFound)
+	}
+	return err
 }
 
 // volumeHead is the part of a volume's XML that this package needs to know.
