@@ -26,6 +26,7 @@ CACHE := $(or $(CAPL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cluster-api-p
 TOOLS := $(CACHE)/tools/$(shell { go env GOVERSION; cat hack/tools/go.mod hack/tools/go.sum hack/tools/golangci-lint/*.go; } | sha256sum | cut -c 1-16)
 CONTROLLER_GEN := $(TOOLS)/controller-gen
 GOLANGCI_LINT := $(TOOLS)/golangci-lint
+CRD_REF_DOCS := $(TOOLS)/crd-ref-docs
 GOTESTSUM := $(TOOLS)/gotestsum
 
 # Kubernetes, etcd, clusterctl and kustomize, built from their modules.
@@ -64,6 +65,11 @@ manifests: $(CONTROLLER_GEN) ## Generate CRDs, RBAC and webhook configurations f
 	$(CONTROLLER_GEN) crd:crdVersions=v1 paths=./api/... output:crd:dir=config/crd/bases
 	$(CONTROLLER_GEN) rbac:roleName=manager-role webhook paths=. paths=./internal/controllers/... paths=./internal/webhooks/... \
 	  output:rbac:dir=config/rbac output:webhook:dir=config/webhook
+
+.PHONY: reference
+reference: $(CRD_REF_DOCS) ## Generate the reference of the API
+	$(CRD_REF_DOCS) --source-path=api/v1beta1 --config=hack/api-reference.yaml --renderer=markdown \
+	  --output-path=docs/reference/api.md --log-level=WARN
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Run the linters over the Go code
@@ -116,7 +122,8 @@ clusterctl-config: release-manifests ## Write out/clusterctl.yaml, which tells c
 
 $(CONTROLLER_GEN): TOOL_PACKAGE := sigs.k8s.io/controller-tools/cmd/controller-gen
 $(GOTESTSUM): TOOL_PACKAGE := gotest.tools/gotestsum
+$(CRD_REF_DOCS): TOOL_PACKAGE := github.com/elastic/crd-ref-docs
 $(GOLANGCI_LINT): TOOL_PACKAGE := ./golangci-lint
 
-$(CONTROLLER_GEN) $(GOLANGCI_LINT) $(GOTESTSUM):
+$(CONTROLLER_GEN) $(CRD_REF_DOCS) $(GOLANGCI_LINT) $(GOTESTSUM):
 	cd hack/tools && GOWORK=off CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $@ $(TOOL_PACKAGE)

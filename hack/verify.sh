@@ -22,11 +22,11 @@ check() {
 generated() {
   local before
   before=$(mktemp -d)
-  cp -r api config "$before"
-  if ! make --no-print-directory generate manifests >"$before/log" 2>&1; then
+  cp -r api config docs "$before"
+  if ! make --no-print-directory generate manifests reference >"$before/log" 2>&1; then
     cat "$before/log"
   fi
-  for tree in api config; do diff -ru "$before/$tree" "$tree" || true; done
+  for tree in api config docs; do diff -ru "$before/$tree" "$tree" || true; done
   rm -rf "$before"
 }
 
@@ -63,6 +63,6 @@ generated | check "generated files are up to date"
 without_header | check "Go files start with the licence header"
 scripts | sort -u | xargs shellcheck -x --severity=warning | check "shellcheck finds nothing"
 machine_traces | check "no traces of this machine"
-CGO_ENABLED=0 go vet ./internal/domain ./internal/bootstrap ./internal/network ./internal/placement 2>&1 | grep -v '^#' |
+CGO_ENABLED=0 go vet ./internal/{domain,bootstrap,network,placement,hosturi} 2>&1 | grep -v '^#' |
   check "the pure packages build without cgo"
 exit "$failed"
