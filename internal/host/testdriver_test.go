@@ -299,7 +299,7 @@ func TestPassword(t *testing.T) {
 			p.Set(testKey, Config{URI: "test://" + file, Credentials: tt.credentials})
 			eventually(t, "the answer", func() error {
 				_, err := p.Get(testKey)
-				if errors.Is(err, errNotYet) || !errors.Is(err, tt.want) {
+				if errors.Is(err, ErrConnecting) || !errors.Is(err, tt.want) {
 					return errors.Join(errors.New("not yet"), err)
 				}
 				return nil
