@@ -18,6 +18,7 @@ package domain
 
 import (
 	"fmt"
+	"slices"
 
 	"k8s.io/utils/ptr"
 	"libvirt.org/go/libvirtxml"
@@ -32,8 +33,6 @@ type Definition struct {
 	Name  string
 	Owner owner.Owner
 	Spec  infrav1.LibvirtMachineSpec
-	// HostTypes are the domain types that the host runs, in libvirt's words.
-	HostTypes []string
 	// RootPath and SeedPath are the paths of the volumes on the host.
 	RootPath, SeedPath string
 	// BackingPath and BackingFormat are those of the image under the root volume.
@@ -51,7 +50,7 @@ const maxQueues = 4
 // Render is the XML of a machine's domain.
 func Render(d Definition) (string, error) {
 	dom := libvirtxml.Domain{
-		Type:     libvirtType(d.Spec.DomainType, d.HostTypes),
+		Type:     libvirtType(d.Spec.DomainType),
 		UUID:     d.UUID,
 		Name:     d.Name,
 		Metadata: &libvirtxml.DomainMetadata{XML: d.Owner.Render()},
@@ -81,15 +80,25 @@ func Render(d Definition) (string, error) {
 	return document, nil
 }
 
-// libvirtType is the domain type in libvirt's words. libvirt's test driver runs one type only, its own.
-func libvirtType(wanted infrav1.DomainType, hostTypes []string) string {
-	if len(hostTypes) == 1 && hostTypes[0] == "test" {
-		return "test"
-	}
+// libvirtType is the domain type in libvirt's words.
+func libvirtType(wanted infrav1.DomainType) string {
 	if wanted == infrav1.DomainTypeQEMU {
 		return "qemu"
 	}
 	return "kvm"
+}
+
+// Types are the domain types that a host serves, given those that it names in libvirt's words. libvirt's test driver
+// takes any.
+func Types(named []string) []infrav1.DomainType {
+	var types []infrav1.DomainType
+	if slices.Contains(named, "kvm") || slices.Contains(named, "test") {
+		types = append(types, infrav1.DomainTypeKVM)
+	}
+	if slices.Contains(named, "qemu") || slices.Contains(named, "test") {
+		types = append(types, infrav1.DomainTypeQEMU)
+	}
+	return types
 }
 
 // renderCPU gives the guest all that the processor has. Under emulation that is all that QEMU can emulate: old default

@@ -1,0 +1,67 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+)
+
+// What an unset field of the API means.
+const (
+	defaultPool     = "default"
+	defaultSeedPool = "capi-seeds"
+
+	// defaultReservedMemory is kept free for the host itself, in bytes.
+	defaultReservedMemory = 1 << 30
+
+	// seedPoolParent is the directory in which seed pools are created.
+	seedPoolParent = "/var/lib/libvirt/"
+)
+
+func imagePool(h *infrav1.LibvirtHost) string {
+	return orDefault(h.Spec.Storage.ImagePool, defaultPool)
+}
+
+func diskPool(h *infrav1.LibvirtHost) string {
+	return orDefault(h.Spec.Storage.DiskPool, defaultPool)
+}
+
+func seedPool(h *infrav1.LibvirtHost) string {
+	return orDefault(h.Spec.Storage.SeedPool, defaultSeedPool)
+}
+
+func failureDomain(h *infrav1.LibvirtHost) string {
+	return orDefault(h.Spec.FailureDomain, h.Name)
+}
+
+func reservedMemory(h *infrav1.LibvirtHost) int64 {
+	if h.Spec.Reserved.Memory == nil {
+		return defaultReservedMemory
+	}
+	return h.Spec.Reserved.Memory.Value()
+}
+
+func domainType(m *infrav1.LibvirtMachine) infrav1.DomainType {
+	return orDefault(m.Spec.DomainType, infrav1.DomainTypeKVM)
+}
+
+func orDefault[T ~string](value, fallback T) T {
+	if value == "" {
+		return fallback
+	}
+	return value
+}

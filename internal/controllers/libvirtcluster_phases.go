@@ -1,0 +1,367 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/utils/ptr"
+	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
+	"sigs.k8s.io/cluster-api/util/conditions"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/owner"
+)
+
+// reconcileHosts finds the hosts of the cluster and gives back those that it doesn't use any more.
+func (r *LibvirtClusterReconciler) reconcileHosts(ctx context.Context, s *clusterScope) error {
+	selected, err := r.selectedHosts(ctx, s.libvirtCluster)
+	if err != nil {
+		return err
+	}
+	if err := r.leaveHosts(ctx, s, selected); err != nil {
+		return err
+	}
+	if len(selected) == 0 {
+		return &waiting{reason: infrav1.ClusterNoHostSelectedReason, message: fmt.Sprintf(
+			"spec.hostSelector selects no LibvirtHost in namespace %s: create or label one", s.libvirtCluster.Namespace)}
+	}
+	var troubles []string
+	for _, h := range selected {
+		if ready := conditions.Get(h, infrav1.ReadyCondition); ready == nil || ready.Status != metav1.ConditionTrue {
+			troubles = append(troubles, fmt.Sprintf("%s: %s", h.Name, hostTrouble(ready)))
+			continue
+		}
+		s.hosts = append(s.hosts, h)
+	}
+	if len(s.hosts) == 0 {
+		return &waiting{reason: infrav1.ClusterNoHostReadyReason, message: strings.Join(troubles, "; ")}
+	}
+	return nil
+}
+
+func hostTrouble(ready *metav1.Condition) string {
+	if ready == nil {
+		return "has no conditions yet"
+	}
+	return ready.Message
+}
+
+// selectedHosts are the hosts that the cluster may use and that aren't being deleted, by name.
+func (r *LibvirtClusterReconciler) selectedHosts(ctx context.Context, libvirtCluster *infrav1.LibvirtCluster) ([]*infrav1.LibvirtHost, error) {
+	selector, err := metav1.LabelSelectorAsSelector(&libvirtCluster.Spec.HostSelector)
+	if err != nil {
+		return nil, &waiting{reason: infrav1.ClusterNoHostSelectedReason, message: "spec.hostSelector: " + err.Error()}
+	}
+	var list infrav1.LibvirtHostList
+	if err := r.Client.List(ctx, &list, client.InNamespace(libvirtCluster.Namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
+		return nil, fmt.Errorf("listing LibvirtHosts: %w", err)
+	}
+	var hosts []*infrav1.LibvirtHost
+	for i := range list.Items {
+		if list.Items[i].DeletionTimestamp.IsZero() {
+			hosts = append(hosts, &list.Items[i])
+		}
+	}
+	slices.SortFunc(hosts, func(a, b *infrav1.LibvirtHost) int { return strings.Compare(a.Name, b.Name) })
+	return hosts, nil
+}
+
+// leaveHosts removes the network from hosts that aren't selected any more, once no machine of the cluster is on them.
+func (r *LibvirtClusterReconciler) leaveHosts(ctx context.Context, s *clusterScope, selected []*infrav1.LibvirtHost) error {
+	for _, name := range slices.Clone(s.libvirtCluster.Status.Hosts) {
+		if slices.ContainsFunc(selected, func(h *infrav1.LibvirtHost) bool { return h.Name == name }) {
+			continue
+		}
+		machines, err := r.machines(ctx, s.cluster, client.MatchingFields{hostNameField: name})
+		if err != nil {
+			return err
+		}
+		if len(machines) > 0 {
+			continue
+		}
+		if err := r.removeNetwork(ctx, s, name); err != nil && !errors.Is(err, host.ErrUnreachable) {
+			return err
+		} else if err != nil {
+			continue
+		}
+		s.libvirtCluster.Status.Hosts = slices.DeleteFunc(s.libvirtCluster.Status.Hosts, func(h string) bool { return h == name })
+	}
+	return nil
+}
+
+// machines are the LibvirtMachines of a cluster.
+func (r *LibvirtClusterReconciler) machines(ctx context.Context, cluster *clusterv1.Cluster, options ...client.ListOption) ([]infrav1.LibvirtMachine, error) {
+	var list infrav1.LibvirtMachineList
+	options = append(options, client.InNamespace(cluster.Namespace), client.MatchingLabels{clusterv1.ClusterNameLabel: cluster.Name})
+	if err := r.Client.List(ctx, &list, options...); err != nil {
+		return nil, fmt.Errorf("listing LibvirtMachines: %w", err)
+	}
+	return list.Items, nil
+}
+
+// reconcileNetwork brings the network up on every ready host. A host on which that fails doesn't hold up the others.
+func (r *LibvirtClusterReconciler) reconcileNetwork(ctx context.Context, s *clusterScope) error {
+	spec := &s.libvirtCluster.Spec
+	var err error
+	if s.plan, err = network.NewPlan(spec.Network.CIDR, spec.Network.IngressCIDR); err != nil {
+		return &waiting{reason: infrav1.ClusterInvalidNetworkReason, message: "spec.network." + err.Error()}
+	}
+	if err := r.reconcileEndpoint(ctx, s); err != nil {
+		return err
+	}
+	// The UUID and the hosts are written down before anything is made, so that a crash leaves nothing unknown behind.
+	if err := r.writeDownNetwork(ctx, s); err != nil {
+		return err
+	}
+	var up []*infrav1.LibvirtHost
+	var failures []error
+	for _, h := range s.hosts {
+		if err := r.ensureNetwork(ctx, s, h); err != nil {
+			failures = append(failures, wrapHost(h.Name, err))
+			continue
+		}
+		up = append(up, h)
+	}
+	if len(up) > 0 {
+		s.libvirtCluster.Status.Initialization.Provisioned = ptr.To(true)
+		s.libvirtCluster.Status.FailureDomains = failureDomains(up)
+	}
+	if len(failures) == 1 {
+		return failures[0]
+	}
+	return kerrors.NewAggregate(failures)
+}
+
+// wrapHost names the host in what a phase returned, whatever that is.
+func wrapHost(name string, err error) error {
+	var wait *waiting
+	if errors.As(err, &wait) {
+		named := *wait
+		named.message = name + ": " + wait.message
+		return &named
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+// reconcileEndpoint takes the endpoint from the Cluster when the LibvirtCluster has none, and checks it.
+func (r *LibvirtClusterReconciler) reconcileEndpoint(_ context.Context, s *clusterScope) error {
+	endpoint := &s.libvirtCluster.Spec.ControlPlaneEndpoint
+	if endpoint.Host == "" && s.cluster.Spec.ControlPlaneEndpoint.Host != "" {
+		endpoint.Host, endpoint.Port = s.cluster.Spec.ControlPlaneEndpoint.Host, s.cluster.Spec.ControlPlaneEndpoint.Port
+	}
+	if endpoint.Host == "" {
+		return &waiting{reason: infrav1.ClusterEndpointNotSetReason, message: fmt.Sprintf(
+			"set spec.controlPlaneEndpoint.host to an address of %s", s.plan.VIPs)}
+	}
+	if endpoint.Port == 0 {
+		endpoint.Port = 6443
+	}
+	if err := s.plan.CheckEndpoint(endpoint.Host); err != nil {
+		return &waiting{reason: infrav1.ClusterInvalidNetworkReason, message: "spec.controlPlaneEndpoint.host: " + err.Error()}
+	}
+	return nil
+}
+
+func (r *LibvirtClusterReconciler) writeDownNetwork(ctx context.Context, s *clusterScope) error {
+	before := s.libvirtCluster.DeepCopy()
+	if s.libvirtCluster.Spec.Network.UUID == "" {
+		s.libvirtCluster.Spec.Network.UUID = string(s.libvirtCluster.UID)
+		written := s.libvirtCluster.DeepCopy()
+		if err := r.Client.Patch(ctx, written, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+			return fmt.Errorf("writing spec.network.uuid: %w", err)
+		}
+		s.libvirtCluster.ResourceVersion = written.ResourceVersion
+		before = s.libvirtCluster.DeepCopy()
+	}
+	for _, h := range s.hosts {
+		if !slices.Contains(s.libvirtCluster.Status.Hosts, h.Name) {
+			s.libvirtCluster.Status.Hosts = append(s.libvirtCluster.Status.Hosts, h.Name)
+		}
+	}
+	slices.Sort(s.libvirtCluster.Status.Hosts)
+	if slices.Equal(before.Status.Hosts, s.libvirtCluster.Status.Hosts) {
+		return nil
+	}
+	// Conditions are left out: they are patched at the end of the reconcile.
+	written := before.DeepCopy()
+	written.Status.Hosts = s.libvirtCluster.Status.Hosts
+	if err := r.Client.Status().Patch(ctx, written, client.MergeFrom(before)); err != nil {
+		return fmt.Errorf("writing status.hosts: %w", err)
+	}
+	s.libvirtCluster.ResourceVersion = written.ResourceVersion
+	return nil
+}
+
+func (s *clusterScope) definition() network.Definition {
+	return network.Definition{
+		UUID: s.libvirtCluster.Spec.Network.UUID,
+		Name: network.Name(s.cluster.Namespace, s.cluster.Name),
+		MTU:  s.libvirtCluster.Spec.Network.MTU,
+		Plan: s.plan,
+		Owner: owner.Owner{
+			Kind: "LibvirtCluster", Namespace: s.libvirtCluster.Namespace, Name: s.libvirtCluster.Name, Cluster: s.cluster.Name,
+		},
+	}
+}
+
+// conflictInterval is when to look again whether somebody removed what stands in our way: libvirt tells us of changes
+// to what is ours only.
+const conflictInterval = time.Minute
+
+// ensureNetwork brings the network up on one host. What was seen up is believed until the host says otherwise.
+func (r *LibvirtClusterReconciler) ensureNetwork(ctx context.Context, s *clusterScope, h *infrav1.LibvirtHost) error {
+	kvm, err := r.Hosts.Get(hostKey(h.Namespace, h.Name))
+	if err != nil {
+		return err
+	}
+	definition := s.definition()
+	key := networkOnHost{hostKey(h.Namespace, h.Name), definition.UUID}
+	epoch := r.Events.epoch(key.host, key.uuid)
+	if _, ok := r.up.get(key, epoch); ok {
+		return nil
+	}
+	found, err := kvm.Network(ctx, definition.UUID)
+	if err == nil && found.Active {
+		if by, ok := owner.Of(found.XML); !ok || by != definition.Owner {
+			return conflict("network %s has our UUID %s and isn't ours: remove it", found.Name, definition.UUID)
+		}
+		r.up.set(key, epoch, struct{}{})
+		return nil
+	}
+	if err != nil && !errors.Is(err, host.ErrNotFound) {
+		return fmt.Errorf("looking up the network: %w", err)
+	}
+	others, err := kvm.Networks(ctx)
+	if err != nil {
+		return fmt.Errorf("listing networks: %w", err)
+	}
+	documents := make([]string, 0, len(others))
+	for _, other := range others {
+		documents = append(documents, other.XML)
+	}
+	if err := network.CheckConflicts(definition, documents); err != nil {
+		return conflict("%s: remove it, or make the cluster with another spec.network", err)
+	}
+	document, err := network.RenderNetwork(definition)
+	if err != nil {
+		return err
+	}
+	if err := kvm.EnsureNetwork(ctx, document); err != nil {
+		return fmt.Errorf("making network %s: %w", definition.Name, err)
+	}
+	return nil
+}
+
+// networkOnHost is a network of a cluster on one host.
+type networkOnHost struct {
+	host, uuid string
+}
+
+func conflict(format string, args ...any) error {
+	return &waiting{reason: infrav1.ClusterNetworkConflictReason, message: fmt.Sprintf(format, args...), after: conflictInterval}
+}
+
+func failureDomains(hosts []*infrav1.LibvirtHost) []clusterv1.FailureDomain {
+	var domains []clusterv1.FailureDomain
+	for _, h := range hosts {
+		name := failureDomain(h)
+		if !slices.ContainsFunc(domains, func(d clusterv1.FailureDomain) bool { return d.Name == name }) {
+			domains = append(domains, clusterv1.FailureDomain{Name: name, ControlPlane: ptr.To(true)})
+		}
+	}
+	return domains
+}
+
+// reconcileDelete removes the network from all hosts once the machines are gone.
+func (r *LibvirtClusterReconciler) reconcileDelete(ctx context.Context, s *clusterScope) error {
+	machines, err := r.machines(ctx, s.cluster)
+	if err != nil {
+		return err
+	}
+	if len(machines) > 0 {
+		return &waiting{reason: infrav1.ClusterMachinesLeftReason, message: fmt.Sprintf(
+			"%d LibvirtMachines of the cluster are still there, %s among them", len(machines), machines[0].Name)}
+	}
+	selected, err := r.selectedHosts(ctx, s.libvirtCluster)
+	if err != nil {
+		return err
+	}
+	// A move loses the status, so the selected hosts are searched too.
+	names := slices.Clone(s.libvirtCluster.Status.Hosts)
+	for _, h := range selected {
+		names = append(names, h.Name)
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if err := r.removeNetwork(ctx, s, name); err != nil {
+			return wrapHost(name, err)
+		}
+	}
+	controllerutil.RemoveFinalizer(s.libvirtCluster, infrav1.ClusterFinalizer)
+	return nil
+}
+
+// removeNetwork removes the network from one host. Only a confirmed "not found" counts as gone.
+func (r *LibvirtClusterReconciler) removeNetwork(ctx context.Context, s *clusterScope, hostName string) error {
+	uuid := s.libvirtCluster.Spec.Network.UUID
+	if uuid == "" {
+		return nil
+	}
+	kvm, err := r.Hosts.Get(hostKey(s.libvirtCluster.Namespace, hostName))
+	if errors.Is(err, host.ErrNotFound) {
+		return r.checkHostGone(ctx, s.libvirtCluster.Namespace, hostName)
+	}
+	if err != nil {
+		return err
+	}
+	found, err := kvm.Network(ctx, uuid)
+	if errors.Is(err, host.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("looking up the network: %w", err)
+	}
+	if by, ok := owner.Of(found.XML); !ok || by != s.definition().Owner {
+		// Not ours, so not ours to delete.
+		return nil
+	}
+	if err := kvm.DeleteNetwork(ctx, uuid); err != nil && !errors.Is(err, host.ErrNotFound) {
+		return fmt.Errorf("removing network %s: %w", found.Name, err)
+	}
+	return nil
+}
+
+// checkHostGone tells a LibvirtHost that doesn't exist from one that isn't connected yet.
+func (r *LibvirtClusterReconciler) checkHostGone(ctx context.Context, namespace, name string) error {
+	err := r.Client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &infrav1.LibvirtHost{})
+	if err == nil {
+		return &waiting{reason: infrav1.HostUnreachableReason, message: "not connected yet"}
+	}
+	return client.IgnoreNotFound(err)
+}

@@ -1,0 +1,269 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	kerrors "k8s.io/apimachinery/pkg/util/errors"
+	"sigs.k8s.io/cluster-api/util/conditions"
+	capicontroller "sigs.k8s.io/cluster-api/util/controller"
+	"sigs.k8s.io/cluster-api/util/finalizers"
+	"sigs.k8s.io/cluster-api/util/patch"
+	"sigs.k8s.io/cluster-api/util/predicates"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
+)
+
+// LibvirtHostReconciler keeps the connection to a host and reports what the host has.
+type LibvirtHostReconciler struct {
+	Client           client.Client
+	Hosts            *host.Pool
+	Events           *HostEvents
+	WatchFilterValue string
+
+	surveys surveys
+}
+
+// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirthosts,verbs=get;list;watch;patch;update
+// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirthosts/status;libvirthosts/finalizers,verbs=get;patch;update
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get
+
+// SetupWithManager adds the reconciler to a manager.
+func (r *LibvirtHostReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, options controller.Options) error {
+	log := ctrl.LoggerFrom(ctx).WithValues("controller", "libvirthost")
+	return capicontroller.NewControllerManagedBy(mgr, log).
+		For(&infrav1.LibvirtHost{}).
+		WithOptions(options).
+		WithEventFilter(predicates.ResourceHasFilterLabel(mgr.GetScheme(), log, r.WatchFilterValue)).
+		Watches(&infrav1.LibvirtMachine{}, handler.EnqueueRequestsFromMapFunc(machineToHost)).
+		Watches(&infrav1.LibvirtCluster{}, handler.EnqueueRequestsFromMapFunc(clusterToHosts)).
+		WatchesRawSource(r.Events.hosts.source()).
+		Complete(ctx, r)
+}
+
+func machineToHost(_ context.Context, object client.Object) []reconcile.Request {
+	machine, ok := object.(*infrav1.LibvirtMachine)
+	if !ok || machine.Spec.HostName == "" {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: machine.Namespace, Name: machine.Spec.HostName}}}
+}
+
+func clusterToHosts(_ context.Context, object client.Object) []reconcile.Request {
+	cluster, ok := object.(*infrav1.LibvirtCluster)
+	if !ok {
+		return nil
+	}
+	var requests []reconcile.Request
+	for _, name := range cluster.Status.Hosts {
+		requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: cluster.Namespace, Name: name}})
+	}
+	return requests
+}
+
+// Reconcile connects to a host and reports on it.
+func (r *LibvirtHostReconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ ctrl.Result, reterr error) {
+	libvirtHost := &infrav1.LibvirtHost{}
+	if err := r.Client.Get(ctx, req.NamespacedName, libvirtHost); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.forget(req.NamespacedName)
+		}
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if added, err := finalizers.EnsureFinalizer(ctx, r.Client, libvirtHost, infrav1.HostFinalizer); err != nil || added {
+		return ctrl.Result{}, err
+	}
+	patchHelper, err := patch.NewHelper(libvirtHost, r.Client)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	defer func() {
+		if err := patchHelper.Patch(ctx, libvirtHost, patch.WithOwnedConditions{Conditions: []string{
+			infrav1.ReadyCondition, infrav1.HostConnectedCondition, infrav1.HostStorageReadyCondition, infrav1.DeletingCondition,
+		}}); err != nil {
+			reterr = kerrors.NewAggregate([]error{reterr, client.IgnoreNotFound(err)})
+		}
+	}()
+
+	if !libvirtHost.DeletionTimestamp.IsZero() {
+		err := r.reconcileDelete(ctx, libvirtHost)
+		setDeleting(libvirtHost, err)
+		return phaseResult(err)
+	}
+	scope := &hostScope{libvirtHost: libvirtHost}
+	result, err := runPhases(ctx, libvirtHost, scope, []phase[*hostScope]{
+		{infrav1.HostConnectedCondition, infrav1.HostConnectedReason, r.reconcileConnection},
+		{infrav1.HostStorageReadyCondition, infrav1.HostStorageReadyReason, r.reconcileStorage},
+	})
+	if conditions.IsTrue(libvirtHost, infrav1.HostConnectedCondition) {
+		err = kerrors.NewAggregate([]error{err, r.reportAllocated(ctx, scope)})
+	}
+	setReady(libvirtHost, infrav1.ReadyReason, infrav1.HostConnectedCondition, infrav1.HostStorageReadyCondition)
+	return result, err
+}
+
+// hostScope is what a reconcile of a host has gathered so far.
+type hostScope struct {
+	libvirtHost *infrav1.LibvirtHost
+	host        *host.Host
+	survey      survey
+}
+
+func (r *LibvirtHostReconciler) forget(key types.NamespacedName) {
+	r.Hosts.Remove(hostKey(key.Namespace, key.Name))
+	r.surveys.forget(hostKey(key.Namespace, key.Name))
+}
+
+// reconcileDelete lets a host go once nothing of ours is on it any more.
+func (r *LibvirtHostReconciler) reconcileDelete(ctx context.Context, libvirtHost *infrav1.LibvirtHost) error {
+	var machines infrav1.LibvirtMachineList
+	if err := r.Client.List(ctx, &machines, client.InNamespace(libvirtHost.Namespace),
+		client.MatchingFields{hostNameField: libvirtHost.Name}); err != nil {
+		return fmt.Errorf("listing LibvirtMachines: %w", err)
+	}
+	if len(machines.Items) > 0 {
+		return &waiting{reason: infrav1.HostInUseReason, message: fmt.Sprintf(
+			"%d LibvirtMachines are still on the host, %s among them: delete their Machines", len(machines.Items), machines.Items[0].Name)}
+	}
+	var clusters infrav1.LibvirtClusterList
+	if err := r.Client.List(ctx, &clusters, client.InNamespace(libvirtHost.Namespace)); err != nil {
+		return fmt.Errorf("listing LibvirtClusters: %w", err)
+	}
+	for i := range clusters.Items {
+		for _, name := range clusters.Items[i].Status.Hosts {
+			if name == libvirtHost.Name {
+				return &waiting{reason: infrav1.HostInUseReason, message: fmt.Sprintf(
+					"the network of LibvirtCluster %s is still on the host; it is removed by itself", clusters.Items[i].Name)}
+			}
+		}
+	}
+	r.forget(client.ObjectKeyFromObject(libvirtHost))
+	controllerutil.RemoveFinalizer(libvirtHost, infrav1.HostFinalizer)
+	return nil
+}
+
+// reconcileConnection makes sure that the host is connected with the current URI and credentials, and reports what it
+// says of itself.
+func (r *LibvirtHostReconciler) reconcileConnection(ctx context.Context, s *hostScope) error {
+	credentials, err := r.credentials(ctx, s.libvirtHost)
+	if err != nil {
+		return err
+	}
+	key := hostKey(s.libvirtHost.Namespace, s.libvirtHost.Name)
+	r.Hosts.Set(key, host.Config{URI: s.libvirtHost.Spec.URI, Credentials: credentials})
+	s.host, err = r.Hosts.Get(key)
+	switch {
+	case errors.Is(err, host.ErrAuth):
+		return &waiting{reason: infrav1.HostAuthenticationFailedReason, message: fmt.Sprintf(
+			"connecting to spec.uri: %s: correct the Secret of spec.credentialsRef", err)}
+	case errors.Is(err, host.ErrInvalid):
+		return &waiting{reason: infrav1.HostInvalidURIReason, message: fmt.Sprintf("connecting to spec.uri: %s", err)}
+	case errors.Is(err, host.ErrConnecting):
+		return &waiting{reason: infrav1.HostConnectingReason, message: "Connecting to spec.uri", unknown: true}
+	case err != nil:
+		return &waiting{reason: infrav1.HostUnreachableReason, message: err.Error()}
+	}
+	epoch := r.Events.epoch(key, "")
+	known, ok := r.surveys.get(key, epoch)
+	if !ok {
+		facts, err := s.host.Facts(ctx)
+		if err != nil {
+			return fmt.Errorf("asking the host for its facts: %w", err)
+		}
+		known = survey{facts: facts, epoch: epoch, at: time.Now()}
+		r.surveys.set(key, known)
+	}
+	s.survey = known
+	reportFacts(s.libvirtHost, known.facts)
+	return nil
+}
+
+// credentials reads the Secret of spec.credentialsRef. The keys are those of the well-known Secret types
+// kubernetes.io/ssh-auth and kubernetes.io/tls, with known_hosts and ca.crt beside them.
+func (r *LibvirtHostReconciler) credentials(ctx context.Context, libvirtHost *infrav1.LibvirtHost) (host.Credentials, error) {
+	name := libvirtHost.Spec.CredentialsRef.Name
+	if name == "" {
+		return host.Credentials{}, nil
+	}
+	secret := &corev1.Secret{}
+	err := r.Client.Get(ctx, types.NamespacedName{Namespace: libvirtHost.Namespace, Name: name}, secret)
+	if apierrors.IsNotFound(err) {
+		return host.Credentials{}, &waiting{reason: infrav1.HostCredentialsNotFoundReason, after: time.Minute, message: fmt.Sprintf(
+			"Secret %s of spec.credentialsRef doesn't exist in namespace %s: create it", name, libvirtHost.Namespace)}
+	}
+	if err != nil {
+		return host.Credentials{}, fmt.Errorf("reading Secret %s: %w", name, err)
+	}
+	return host.Credentials{
+		SSHPrivateKey: secret.Data[corev1.SSHAuthPrivateKey],
+		KnownHosts:    secret.Data["known_hosts"],
+		TLSClientCert: secret.Data[corev1.TLSCertKey],
+		TLSClientKey:  secret.Data[corev1.TLSPrivateKeyKey],
+		TLSCA:         secret.Data["ca.crt"],
+		Username:      string(secret.Data[corev1.BasicAuthUsernameKey]),
+		Password:      string(secret.Data[corev1.BasicAuthPasswordKey]),
+	}, nil
+}
+
+// reconcileStorage makes sure that the storage pools are there and active. Only the seed pool is ours to make.
+func (r *LibvirtHostReconciler) reconcileStorage(ctx context.Context, s *hostScope) error {
+	h := s.libvirtHost
+	if seedPool(h) == imagePool(h) || seedPool(h) == diskPool(h) {
+		return &waiting{reason: infrav1.HostStoragePoolConflictReason, message: fmt.Sprintf(
+			"spec.storage.seedPool %s is also an image or disk pool: name another one, it is created by itself", seedPool(h))}
+	}
+	if s.survey.storage {
+		return nil
+	}
+	for _, pool := range []struct{ field, name string }{{"imagePool", imagePool(h)}, {"diskPool", diskPool(h)}} {
+		found, err := s.host.StoragePool(ctx, pool.name)
+		if errors.Is(err, host.ErrNotFound) {
+			return &waiting{reason: infrav1.HostStoragePoolNotFoundReason, after: time.Minute, message: fmt.Sprintf(
+				"storage pool %s of spec.storage.%s doesn't exist on the host: define it, for example with "+
+					"virsh pool-define-as %s dir --target /var/lib/libvirt/images, or name another", pool.name, pool.field, pool.name)}
+		}
+		if err != nil {
+			return fmt.Errorf("looking up storage pool %s of spec.storage.%s: %w", pool.name, pool.field, err)
+		}
+		if !found.Active {
+			// Made by the host's owner, but useless to us unless it runs; starting it loses nothing.
+			if err := s.host.EnsureDirPool(ctx, pool.name, found.Path); err != nil {
+				return fmt.Errorf("starting storage pool %s of spec.storage.%s: %w", pool.name, pool.field, err)
+			}
+		}
+	}
+	if err := s.host.EnsureDirPool(ctx, seedPool(h), seedPoolParent+seedPool(h)); err != nil {
+		return fmt.Errorf("making storage pool %s of spec.storage.seedPool: %w", seedPool(h), err)
+	}
+	s.survey.storage = true
+	r.surveys.set(hostKey(h.Namespace, h.Name), s.survey)
+	return nil
+}

@@ -1,0 +1,127 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/domain"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/image"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/owner"
+)
+
+// reconcileDelete removes all that was made for a machine. It finds that again from the UUID and the names that follow
+// from it, whatever the status says. Only a confirmed "not found" counts as gone.
+func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machineScope) error {
+	s.uuid = domain.UUID(s.libvirtMachine.Spec.ProviderID)
+	if s.uuid == "" {
+		// Nothing was ever written to a host.
+		controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
+		return nil
+	}
+	if err := r.findHost(ctx, s); err != nil {
+		return err
+	}
+	defined, err := r.removeDomain(ctx, s)
+	if err != nil {
+		return err
+	}
+	if err := r.removeVolumes(ctx, s, defined); err != nil {
+		return err
+	}
+	if s.libvirtCluster != nil && s.libvirtCluster.Spec.Network.UUID != "" {
+		if err := s.host.Release(ctx, s.libvirtCluster.Spec.Network.UUID, network.MAC(s.uuid)); err != nil {
+			return fmt.Errorf("giving back the address: %w", err)
+		}
+		r.claims.release(s.libvirtCluster.Spec.Network.UUID, s.uuid)
+	}
+	r.restarts.drop(s.uuid)
+	controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
+	return nil
+}
+
+// removeDomain removes the domain and tells whether it was there.
+func (r *LibvirtMachineReconciler) removeDomain(ctx context.Context, s *machineScope) (bool, error) {
+	document, err := s.host.DomainXML(ctx, s.uuid)
+	if errors.Is(err, host.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading domain %s: %w", s.uuid, err)
+	}
+	if by, ok := owner.Of(document); !ok || by != machineOwner(s) {
+		return false, domainConflict("a domain on host %s has our UUID %s and isn't ours: remove it", s.libvirtHost.Name, s.uuid)
+	}
+	if err := s.host.DestroyDomain(ctx, s.uuid); err != nil && !errors.Is(err, host.ErrNotFound) {
+		return true, fmt.Errorf("stopping domain %s: %w", s.uuid, err)
+	}
+	if err := s.host.UndefineDomain(ctx, s.uuid); err != nil && !errors.Is(err, host.ErrNotFound) {
+		return true, fmt.Errorf("undefining domain %s: %w", s.uuid, err)
+	}
+	return true, nil
+}
+
+// removeVolumes removes the root disk and the bootstrap data. Without the domain's mark, a root disk must look like one
+// of ours.
+func (r *LibvirtMachineReconciler) removeVolumes(ctx context.Context, s *machineScope, defined bool) error {
+	pool, name := diskPool(s.libvirtHost), domain.RootVolumeName(s.uuid)
+	ours := defined
+	if !ours {
+		var err error
+		if ours, err = r.looksOurs(ctx, s, pool, name); err != nil {
+			return err
+		}
+	}
+	if ours {
+		if err := s.host.DeleteVolume(ctx, pool, name); err != nil && !errors.Is(err, host.ErrNotFound) {
+			return fmt.Errorf("removing the root disk: %w", err)
+		}
+	}
+	err := s.host.DeleteVolume(ctx, seedPool(s.libvirtHost), domain.SeedVolumeName(s.uuid))
+	if err != nil && !errors.Is(err, host.ErrNotFound) {
+		return fmt.Errorf("removing the bootstrap data: %w", err)
+	}
+	return nil
+}
+
+// looksOurs tells whether a root disk is an overlay over the machine's image, as we make them.
+func (r *LibvirtMachineReconciler) looksOurs(ctx context.Context, s *machineScope, pool, name string) (bool, error) {
+	found, err := s.host.Volume(ctx, pool, name)
+	if errors.Is(err, host.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("looking at volume %s: %w", name, err)
+	}
+	volume := s.libvirtMachine.Spec.Image.Volume
+	if volume == "" {
+		digest, err := image.ParseChecksum(s.libvirtMachine.Spec.Image.Checksum)
+		if err != nil {
+			return false, fmt.Errorf("reading spec.image.checksum: %w", err)
+		}
+		volume = image.VolumeName(digest)
+	}
+	return found.Format == "qcow2" && path.Base(found.BackingPath) == volume, nil
+}

@@ -1,0 +1,152 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/image"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/task"
+)
+
+// imageKey names an image on a host: by its digest, or by the volume that its user made.
+type imageKey struct {
+	host, pool, digest, volume string
+}
+
+func (k imageKey) String() string {
+	return fmt.Sprintf("%s/%s/%s%s", k.host, k.pool, k.digest, k.volume)
+}
+
+func (s *machineScope) imageKey() (imageKey, error) {
+	key := imageKey{
+		host: hostKey(s.libvirtHost.Namespace, s.libvirtHost.Name), pool: imagePool(s.libvirtHost),
+		volume: s.libvirtMachine.Spec.Image.Volume,
+	}
+	if key.volume != "" {
+		return key, nil
+	}
+	digest, err := image.ParseChecksum(s.libvirtMachine.Spec.Image.Checksum)
+	key.digest = digest
+	return key, err
+}
+
+// reconcileImage makes sure that the image is on the host. A machine that has a domain has its image.
+func (r *LibvirtMachineReconciler) reconcileImage(ctx context.Context, s *machineScope) error {
+	if s.domain != nil || provisioned(s.libvirtMachine) {
+		return nil
+	}
+	key, err := s.imageKey()
+	if err != nil {
+		return &waiting{reason: infrav1.MachineImageRefusedReason, message: "spec.image.checksum: " + err.Error()}
+	}
+	epoch := r.Events.epoch(key.host, "")
+	if known, ok := r.images.get(key, epoch); ok {
+		s.image = known
+		return nil
+	}
+	if key.volume != "" {
+		s.image, err = image.LookupVolume(ctx, s.host, key.pool, key.volume)
+	} else {
+		s.image, err = image.Lookup(ctx, s.host, key.pool, key.digest)
+	}
+	switch {
+	case err == nil:
+		r.images.set(key, epoch, s.image)
+		return nil
+	case !errors.Is(err, host.ErrNotFound):
+		return imageTrouble(err, time.Minute)
+	case key.volume != "":
+		return &waiting{reason: infrav1.MachineImageNotFoundReason, after: time.Minute, message: fmt.Sprintf(
+			"spec.image.volume: storage pool %s of host %s has no volume %s", key.pool, s.libvirtHost.Name, key.volume)}
+	}
+	return r.importImage(s, key)
+}
+
+// importImage moves the image to the host in the background: once, however many machines wait for it.
+func (r *LibvirtMachineReconciler) importImage(s *machineScope, key imageKey) error {
+	kvm, source := s.host, image.Source{URL: s.libvirtMachine.Spec.Image.URL, SHA256: key.digest}
+	run := func(ctx context.Context, report func(task.Progress)) error {
+		_, err := image.Import(ctx, kvm, key.pool, source, func(done, total int64) {
+			report(task.Progress{Done: done, Total: total})
+		})
+		return err
+	}
+	waiter := client.ObjectKeyFromObject(s.libvirtMachine)
+	status := r.Imports.Ensure(key.String(), waiter, run)
+	if status.State == task.Succeeded {
+		// It was there once and isn't now, or has just arrived: the next look tells.
+		r.Imports.Forget(key.String())
+		return &waiting{reason: infrav1.MachineImageImportingReason, message: "The image has arrived", after: time.Second}
+	}
+	if status.State == task.Failed {
+		return imageTrouble(status.Err, time.Until(status.RetryAt))
+	}
+	return &waiting{reason: infrav1.MachineImageImportingReason, message: progressMessage(status)}
+}
+
+// progressMessage is how far an import has come, such as "45 %, 900 MiB of 2.0 GiB".
+func progressMessage(status task.Status) string {
+	progress := status.Progress
+	switch {
+	case status.Started.IsZero():
+		return "Waits for its turn"
+	case progress.Total == 0:
+		return "Connecting to spec.image.url"
+	}
+	return fmt.Sprintf("%d %%, %s of %s", progress.Done*100/progress.Total, size(progress.Done), size(progress.Total))
+}
+
+// size is an amount of bytes for people.
+func size(bytes int64) string {
+	const mebi = 1 << 20
+	if bytes < 1024*mebi {
+		return fmt.Sprintf("%d MiB", bytes/mebi)
+	}
+	return fmt.Sprintf("%.1f GiB", float64(bytes)/(1024*mebi))
+}
+
+// imageTrouble tells an image that must not be used from a transfer that may work the next time.
+func imageTrouble(err error, after time.Duration) error {
+	var refused *image.Error
+	if !errors.As(err, &refused) {
+		return err
+	}
+	wait := &waiting{reason: infrav1.MachineImageRefusedReason, message: refused.Error(), after: max(after, time.Second)}
+	switch refused.Reason {
+	case image.ReasonNotFound:
+		wait.reason = infrav1.MachineImageNotFoundReason
+	case image.ReasonTruncated, image.ReasonDownloadFailed, image.ReasonStorageFailed:
+		wait.reason = infrav1.MachineImageImportFailedReason
+	}
+	return wait
+}
+
+// forgetImage has the image looked for again by the next reconcile that needs it.
+func (r *LibvirtMachineReconciler) forgetImage(s *machineScope) {
+	if key, err := s.imageKey(); err == nil {
+		r.images.forget(key)
+		r.Imports.Forget(key.String())
+	}
+}

@@ -1,0 +1,149 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/cluster-api/util/conditions"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
+)
+
+// phase is one step of a reconcile. It observes, compares and acts. It returns nil when the next may run, a *waiting
+// when it can't go on for a reason that isn't an error, or an error, which is tried again.
+type phase[S any] struct {
+	// condition that the phase decides.
+	condition string
+	// reason of the condition when the phase succeeds.
+	reason string
+	run    func(context.Context, S) error
+}
+
+// waiting is why a phase can't go on. Something is expected to wake the reconciler when that changes.
+type waiting struct {
+	reason, message string
+	// unknown makes the condition Unknown instead of False.
+	unknown bool
+	// after, when set, is when to look again at the latest.
+	after time.Duration
+}
+
+func (w *waiting) Error() string {
+	return w.message
+}
+
+// runPhases runs phases in order until one can't go on. Each sets its condition; the conditions of those that didn't
+// run stay as they are, and are Unknown when they never ran.
+func runPhases[S any](ctx context.Context, object conditions.Setter, scope S, phases []phase[S]) (ctrl.Result, error) {
+	for i, p := range phases {
+		err := p.run(ctx, scope)
+		conditions.Set(object, phaseCondition(p.condition, p.reason, err))
+		if err == nil {
+			continue
+		}
+		for _, later := range phases[i+1:] {
+			if !conditions.Has(object, later.condition) {
+				conditions.Set(object, metav1.Condition{
+					Type: later.condition, Status: metav1.ConditionUnknown, Reason: infrav1.NotYetReason,
+					Message: "Waits for " + p.condition,
+				})
+			}
+		}
+		return phaseResult(err)
+	}
+	return ctrl.Result{}, nil
+}
+
+// phaseCondition is the condition that follows from what a phase returned.
+func phaseCondition(conditionType, reason string, err error) metav1.Condition {
+	condition := metav1.Condition{Type: conditionType, Status: metav1.ConditionTrue, Reason: reason}
+	if err == nil {
+		return condition
+	}
+	condition.Status, condition.Message = metav1.ConditionFalse, err.Error()
+	var wait *waiting
+	var libvirtError *host.Error
+	switch {
+	case errors.As(err, &wait):
+		condition.Reason = wait.reason
+		if wait.unknown {
+			condition.Status = metav1.ConditionUnknown
+		}
+	case errors.Is(err, host.ErrUnreachable), errors.Is(err, host.ErrTimeout):
+		condition.Status, condition.Reason = metav1.ConditionUnknown, infrav1.HostUnreachableReason
+	case errors.As(err, &libvirtError), errors.Is(err, host.ErrNoSpace):
+		condition.Reason = infrav1.LibvirtErrorReason
+	default:
+		condition.Reason = infrav1.InternalErrorReason
+	}
+	return condition
+}
+
+// noSpaceInterval is how long a full disk is left alone before the next try.
+const noSpaceInterval = 30 * time.Second
+
+// phaseResult is what the reconciler returns for what a phase returned. A host out of reach wakes the reconciler when
+// it is back, so there is nothing to try again.
+func phaseResult(err error) (ctrl.Result, error) {
+	var wait *waiting
+	switch {
+	case errors.As(err, &wait):
+		return ctrl.Result{RequeueAfter: wait.after}, nil
+	case errors.Is(err, host.ErrUnreachable):
+		return ctrl.Result{}, nil
+	case errors.Is(err, host.ErrNoSpace):
+		return ctrl.Result{RequeueAfter: noSpaceInterval}, nil
+	}
+	return ctrl.Result{}, err
+}
+
+// setReady sums up conditions, in the order in which their phases run: Ready is the first that isn't true.
+func setReady(object conditions.Setter, readyReason string, conditionTypes ...string) {
+	ready := metav1.Condition{Type: infrav1.ReadyCondition, Status: metav1.ConditionTrue, Reason: readyReason}
+	for _, conditionType := range conditionTypes {
+		condition := conditions.Get(object, conditionType)
+		if condition == nil {
+			ready.Status, ready.Reason = metav1.ConditionUnknown, infrav1.NotYetReason
+			break
+		}
+		if condition.Status != metav1.ConditionTrue {
+			ready.Status, ready.Reason = condition.Status, condition.Reason
+			ready.Message = conditionType + ": " + condition.Message
+			break
+		}
+	}
+	conditions.Set(object, ready)
+}
+
+// setDeleting reports on a deletion. While an object goes it isn't ready.
+func setDeleting(object conditions.Setter, err error) {
+	condition := metav1.Condition{Type: infrav1.DeletingCondition, Status: metav1.ConditionTrue, Reason: infrav1.DeletingReason}
+	if err != nil {
+		failed := phaseCondition(infrav1.DeletingCondition, "", err)
+		condition.Reason, condition.Message = failed.Reason, failed.Message
+	}
+	conditions.Set(object, condition)
+	conditions.Set(object, metav1.Condition{
+		Type: infrav1.ReadyCondition, Status: metav1.ConditionFalse, Reason: infrav1.DeletingReason, Message: condition.Message,
+	})
+}
