@@ -100,8 +100,9 @@ func openURL(ctx context.Context, location *url.URL, maxBytes int64, p patience)
 	request.Header.Set("User-Agent", "cluster-api-provider-libvirt")
 	response, err := client.Do(request)
 	if err != nil {
+		err = d.failed(err)
 		d.close()
-		return nil, d.failed(err)
+		return nil, err
 	}
 	d.body = response.Body
 	d.length = response.ContentLength
