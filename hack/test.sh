@@ -18,6 +18,7 @@ read -r passed failed < <(jq -rs '
     | [.[] | select(.Action == "fail" and .Test == null and .Package != null) | .Package] | unique - $known | length;
   "\(tests("pass")) \(tests("fail") + tests("skip") + failed_packages)"' "$events")
 
+jq -r 'select(.Action == "skip" and .Test != null) | "skipped: \(.Package) \(.Test)"' "$events"
 if [ "$passed" -eq 0 ] || [ "$failed" -gt 0 ]; then
   status=1
 fi
