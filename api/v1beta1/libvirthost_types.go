@@ -36,7 +36,9 @@ const (
 // LibvirtHostSpec says how one hypervisor is reached and what of it may be used.
 type LibvirtHostSpec struct {
 	// uri is the libvirt connection URI, for example qemu:///system, qemu+libssh2://root@203.0.113.11/system or
-	// qemu+tls://kvm1.example.org/system. Parameters that turn off the verification of the peer are refused.
+	// qemu+tls://kvm1.example.org/system. Of the parameters, socket and mode may be used, and proxy with SSH. All others
+	// are refused, because they run programs, read files of the manager or turn off the verification of the peer.
+	// Whoever may create a LibvirtHost may use any libvirt socket that was mounted into the manager.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
