@@ -45,6 +45,6 @@ func newRootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(newHostCommand(), newPlaneCommand())
+	cmd.AddCommand(newHostCommand(), newPlaneCommand(), newQuickstartCommand())
 	return cmd
 }
