@@ -103,20 +103,20 @@ func domainTypes(capabilities, arch string) ([]string, error) {
 	if err := caps.Unmarshal(capabilities); err != nil {
 		return nil, fmt.Errorf("parsing the host's capabilities: %w", err)
 	}
-	var own, any []string
+	var own, every []string
 	for _, guest := range caps.Guests {
 		if guest.OSType != "hvm" {
 			continue
 		}
 		for _, domain := range guest.Arch.Domains {
-			any = append(any, domain.Type)
+			every = append(every, domain.Type)
 			if guest.Arch.Name == arch {
 				own = append(own, domain.Type)
 			}
 		}
 	}
 	if own == nil {
-		own = any // the test driver says it is an x86_64 that runs i686
+		own = every // the test driver says it is an x86_64 that runs i686
 	}
 	slices.Sort(own)
 	return slices.Compact(own), nil

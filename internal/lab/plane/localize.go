@@ -38,7 +38,7 @@ type endpoint struct {
 }
 
 func (e endpoint) url(path string) string {
-	return fmt.Sprintf("https://%s:%d%s", loopback, e.port, path)
+	return "https://" + address(loopback, e.port) + path
 }
 
 // localize returns what of a provider's components an API server without nodes can use: the
