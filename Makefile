@@ -15,6 +15,12 @@ VERSION ?= v0.1.0
 IMAGE ?= ghcr.io/cluster-api-provider-libvirt/cluster-api-provider-libvirt
 RELEASE_DIR ?= out/repository/infrastructure-libvirt/$(VERSION)
 
+# What `make quickstart` makes. LIBVIRT_URI uses an existing libvirt daemon instead of a private one; the variables of the
+# cluster template work too (docs/reference/template-variables.md).
+CONTROL_PLANE_MACHINE_COUNT ?= 1
+WORKER_MACHINE_COUNT ?= 1
+QUICKSTART_FLAGS ?= --control-planes $(CONTROL_PLANE_MACHINE_COUNT) --workers $(WORKER_MACHINE_COUNT)
+
 # Which tests `make test` runs, and further flags of `go test`.
 TEST_PACKAGES ?= ./...
 TEST_FLAGS ?=
@@ -101,7 +107,7 @@ node-image: packages ## Build the node image into the cache and print its path
 
 .PHONY: quickstart
 quickstart: packages build ## Make a management plane, a KVM host and a Kubernetes cluster on this machine
-	bin/lab quickstart
+	bin/lab quickstart $(QUICKSTART_FLAGS)
 
 .PHONY: quickstart-clean
 quickstart-clean: build ## Remove what quickstart made

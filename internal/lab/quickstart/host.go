@@ -20,8 +20,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -91,7 +93,7 @@ func (q *Quickstart) startPlane(ctx context.Context) error {
 			return err
 		}
 	}
-	kubeconfig, err := q.plane.KubeconfigFor(fmt.Sprintf("https://%s:%d", address, apiPort))
+	kubeconfig, err := q.plane.KubeconfigFor("https://" + net.JoinHostPort(address, strconv.Itoa(apiPort)))
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -129,7 +130,7 @@ func (q *Quickstart) openCluster(ctx context.Context, seen observation) (client.
 			return nil, err
 		}
 		for _, cluster := range config.Clusters {
-			cluster.Server, cluster.TLSServerName = fmt.Sprintf("https://%s:6443", q.host.Addr()), endpoint.Host
+			cluster.Server, cluster.TLSServerName = "https://" + net.JoinHostPort(q.host.Addr().String(), "6443"), endpoint.Host
 		}
 	}
 	if err := clientcmd.WriteToFile(*config, q.ClusterKubeconfig()); err != nil {
