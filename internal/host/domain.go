@@ -149,15 +149,18 @@ func (h *Host) StartDomain(ctx context.Context, uuid string) error {
 		return err
 	}
 	started := s.inventory.expect(uuid, Running, "")
-	err = doOnDomain(ctx, s, uuid, "domainCreate", func(dom *libvirt.Domain) error {
-		err := dom.Create()
+	// Create would look the domain up afterwards, in a second call.
+	err = doOnDomain(ctx, s, uuid, "domainCreateWithFlags", func(dom *libvirt.Domain) error {
+		err := dom.CreateWithFlags(libvirt.DOMAIN_NONE)
 		if err == nil {
 			started()
 		}
 		return err
 	})
-	if maybeStateError(err) && s.isActive(ctx, uuid) {
-		return nil
+	if maybeStateError(err) {
+		if state, stateErr := s.check(ctx, uuid); stateErr == nil && state != Shutoff && state != Crashed {
+			return nil
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("starting domain %s: %w", uuid, err)
@@ -173,7 +176,7 @@ func (h *Host) ResumeDomain(ctx context.Context, uuid string) error {
 	}
 	err = doOnDomain(ctx, s, uuid, "domainResume", (*libvirt.Domain).Resume)
 	if maybeStateError(err) {
-		if state, _, stateErr := s.state(ctx, uuid); stateErr == nil && state == Running {
+		if state, stateErr := s.check(ctx, uuid); stateErr == nil && state == Running {
 			return nil
 		}
 	}
@@ -236,16 +239,11 @@ func (s *session) unlessStopped(ctx context.Context, uuid, doing string, err err
 		return nil
 	}
 	if maybeStateError(err) {
-		if state, _, stateErr := s.state(ctx, uuid); stateErr == nil && (state == Shutoff || state == Crashed) {
+		if state, stateErr := s.check(ctx, uuid); stateErr == nil && (state == Shutoff || state == Crashed) {
 			return nil
 		}
 	}
 	return fmt.Errorf("%s domain %s: %w", doing, uuid, err)
-}
-
-func (s *session) isActive(ctx context.Context, uuid string) bool {
-	active, err := onDomain(ctx, s, uuid, "domainIsActive", (*libvirt.Domain).IsActive)
-	return err == nil && active
 }
 
 // UndefineDomain removes a domain's definition with everything libvirt keeps for it: NVRAM, TPM state, managed save,

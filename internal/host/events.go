@@ -135,6 +135,13 @@ func (s *session) subscribe(ctx context.Context) error {
 				s.onDomain(dom)
 			})
 		}, conn.DomainEventDeregister},
+		{s.control, "connectDomainEventCallbackRegisterAny", func() (int, error) {
+			return conn.DomainEventControlErrorRegister(nil, func(_ *libvirt.Connect, dom *libvirt.Domain) {
+				if uuid, err := dom.GetUUIDString(); err == nil {
+					s.doubt(uuid, true)
+				}
+			})
+		}, conn.DomainEventDeregister},
 		{s.control, "connectNetworkEventRegisterAny", func() (int, error) {
 			return conn.NetworkEventLifecycleRegister(nil, s.onNetworkLifecycle)
 		}, conn.NetworkEventDeregister},
@@ -180,6 +187,9 @@ func (s *session) onDomainLifecycle(_ *libvirt.Connect, dom *libvirt.Domain, eve
 	s.emit(Event{Kind: DomainChanged, UUID: uuid})
 	if measure {
 		go s.measure(uuid)
+	}
+	if event.Event == libvirt.DOMAIN_EVENT_SHUTDOWN {
+		s.doubt(uuid, false)
 	}
 }
 

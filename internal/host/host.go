@@ -69,6 +69,7 @@ type timing struct {
 	dial               time.Duration
 	backoff            time.Duration
 	maxBackoff         time.Duration
+	resync             time.Duration
 }
 
 var defaultTiming = timing{
@@ -77,6 +78,7 @@ var defaultTiming = timing{
 	dial:         30 * time.Second,
 	backoff:      250 * time.Millisecond,
 	maxBackoff:   15 * time.Second,
+	resync:       10 * time.Minute,
 }
 
 // ErrConnecting means that the first attempt to connect has not ended yet.
@@ -125,7 +127,7 @@ func (h *Host) run(ctx context.Context, cfg Config) {
 		}
 		failures = 0
 		h.found(s)
-		err = s.watch(ctx, h.timing.ping, h.timing.pingDeadline)
+		err = s.watch(ctx, h.timing)
 		h.lost(err)
 		h.emit(Event{Kind: HostDisconnected})
 		h.log.Info("Lost the connection", "reason", err.Error())

@@ -43,6 +43,7 @@ var quick = timing{
 	dial:         5 * time.Second,
 	backoff:      20 * time.Millisecond,
 	maxBackoff:   500 * time.Millisecond,
+	resync:       time.Hour,
 }
 
 func quickly(p *Pool) { p.timing = quick }

@@ -179,6 +179,41 @@ func (i *inventory) expect(uuid string, state State, reason string) (done func()
 	}
 }
 
+// asking prepares for the answer to a question about a domain's state, which may be that there is none. The returned
+// function enters it, unless an event has told more by then, and reports whether that changed anything.
+func (i *inventory) asking(uuid string) (enter func(state State, reason string) bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	version := i.entries[uuid].version
+	return func(state State, reason string) bool {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		e, known := i.entries[uuid]
+		if !known || e.version != version || (e.State == state && e.Reason == reason) {
+			return false
+		}
+		if state == "" || (state == Shutoff && e.transient) {
+			delete(i.entries, uuid)
+			return true
+		}
+		e.State, e.Reason, e.ChangedAt = state, reason, i.now()
+		i.entries[uuid] = e
+		return true
+	}
+}
+
+// add enters a domain whose events were missed, unless it is known by now.
+func (i *inventory) add(e entry) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if _, known := i.entries[e.UUID]; known {
+		return false
+	}
+	e.ChangedAt = i.now()
+	i.entries[e.UUID] = e
+	return true
+}
+
 // remove forgets a domain that this process undefined.
 func (i *inventory) remove(uuid string) {
 	i.mu.Lock()

@@ -47,6 +47,7 @@ func TestAfter(t *testing.T) {
 		{"paused by a full disk", running, libvirt.DOMAIN_EVENT_SUSPENDED, int(libvirt.DOMAIN_EVENT_SUSPENDED_IOERROR), at{Paused, ReasonIOError}},
 		{"paused for a reason of tomorrow", running, libvirt.DOMAIN_EVENT_SUSPENDED, 99, at{Paused, ReasonUnknown}},
 		{"shutting down", running, libvirt.DOMAIN_EVENT_SHUTDOWN, int(libvirt.DOMAIN_EVENT_SHUTDOWN_GUEST), at{ShuttingDown, ""}},
+		{"shutting down, told late", off, libvirt.DOMAIN_EVENT_SHUTDOWN, int(libvirt.DOMAIN_EVENT_SHUTDOWN_HOST), off},
 		{"shut down", at{ShuttingDown, ""}, libvirt.DOMAIN_EVENT_STOPPED, int(libvirt.DOMAIN_EVENT_STOPPED_SHUTDOWN), at{Shutoff, ReasonShutdown}},
 		{"destroyed", running, libvirt.DOMAIN_EVENT_STOPPED, int(libvirt.DOMAIN_EVENT_STOPPED_DESTROYED), off},
 		{"hypervisor killed", running, libvirt.DOMAIN_EVENT_STOPPED, int(libvirt.DOMAIN_EVENT_STOPPED_FAILED), at{Shutoff, ReasonCrashed}},
@@ -212,5 +213,33 @@ func TestChanged(t *testing.T) {
 	slices.Sort(got)
 	if want := []string{"gone", "new", "stopped"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// TestInventoryAsking has an event come before the answer to a question, and not.
+func TestInventoryAsking(t *testing.T) {
+	i := newInventory()
+	i.load(nil, nil)
+	i.observe(defined)
+	i.observe(started)
+	enter := i.asking("a")
+	i.observe(crashed)
+	if enter(Running, "") {
+		t.Error("the answer overrules the event")
+	}
+	if !i.asking("a")(Paused, ReasonIOError) {
+		t.Error("the answer is not entered")
+	}
+	if domain, _ := i.domain("a"); domain.State != Paused {
+		t.Errorf("got %+v", domain)
+	}
+	if i.asking("a")(Paused, ReasonIOError) {
+		t.Error("nothing changed")
+	}
+	if !i.asking("a")("", "") {
+		t.Error("a domain that is gone is kept")
+	}
+	if _, ok := i.domain("a"); ok {
+		t.Error("a domain that is gone is still there")
 	}
 }

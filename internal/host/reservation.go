@@ -149,6 +149,7 @@ func (s *session) updateReservation(ctx context.Context, uuid string, command li
 		return fmt.Errorf("writing a reservation: %w", err)
 	}
 	return doOnNetwork(ctx, s, uuid, "networkUpdate", func(net *libvirt.Network) error {
+		s.control.calls.add("connectSupportsFeature") // libvirt asks each time for the order of the next call's arguments
 		return net.Update(command, libvirt.NETWORK_SECTION_IP_DHCP_HOST, -1, string(host), flags)
 	})
 }

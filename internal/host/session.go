@@ -44,6 +44,8 @@ type session struct {
 	volumes   handles[*libvirt.StorageVol]  // by volumeKey
 	// listed remembers the pools whose volumes have been listed.
 	listed sync.Map
+	// doubted remembers the domains that are going to be looked at.
+	doubted sync.Map
 
 	emit func(Event)
 
@@ -51,9 +53,6 @@ type session struct {
 	abandoned chan struct{}
 	cause     error
 }
-
-// measureTimeout bounds the look at a domain that someone else defined.
-const measureTimeout = 10 * time.Second
 
 // openSession dials a host, subscribes to its events and then lists what it has.
 func openSession(ctx context.Context, uri string, open func(context.Context) (*libvirt.Connect, error), calls *counter, before map[string]Domain, emit func(Event)) (*session, error) {
@@ -138,31 +137,11 @@ func (s *session) connections() []*connection {
 
 // list reads the host's domains, networks and pools and keeps their handles.
 func (s *session) list(ctx context.Context, before map[string]Domain) error {
-	domains, err := call(ctx, s.control, "connectListAllDomains", func() (map[string]string, error) {
-		doms, err := s.control.libvirt.ListAllDomains(0)
-		names := map[string]string{}
-		for k := range doms {
-			uuid, uerr := doms[k].GetUUIDString()
-			name, nerr := doms[k].GetName()
-			s.domains.put(uuid, &doms[k])
-			names[uuid] = name
-			err = errors.Join(err, uerr, nerr, doms[k].Free())
-		}
-		return names, err
-	})
+	domains, err := s.listDomains(ctx, 0)
 	if err != nil {
 		return err
 	}
-	transient, err := call(ctx, s.control, "connectListAllDomains", func() (map[string]bool, error) {
-		doms, err := s.control.libvirt.ListAllDomains(libvirt.CONNECT_LIST_DOMAINS_TRANSIENT)
-		uuids := map[string]bool{}
-		for k := range doms {
-			uuid, uerr := doms[k].GetUUIDString()
-			uuids[uuid] = true
-			err = errors.Join(err, uerr, doms[k].Free())
-		}
-		return uuids, err
-	})
+	transient, err := s.listDomains(ctx, libvirt.CONNECT_LIST_DOMAINS_TRANSIENT)
 	if err != nil {
 		return err
 	}
@@ -174,12 +153,30 @@ func (s *session) list(ctx context.Context, before map[string]Domain) error {
 		return err
 	}
 	for k := range entries {
-		entries[k].transient = transient[entries[k].UUID]
+		_, entries[k].transient = transient[entries[k].UUID]
 	}
 	for _, uuid := range s.inventory.load(entries, before) {
 		go s.measure(uuid)
 	}
 	return nil
+}
+
+// listDomains returns the names of domains by UUID and keeps their handles.
+func (s *session) listDomains(ctx context.Context, filter libvirt.ConnectListAllDomainsFlags) (map[string]string, error) {
+	return call(ctx, s.control, "connectListAllDomains", func() (map[string]string, error) {
+		doms, err := s.control.libvirt.ListAllDomains(filter)
+		names := map[string]string{}
+		for k := range doms {
+			uuid, uerr := doms[k].GetUUIDString()
+			name, nerr := doms[k].GetName()
+			if !s.domains.has(uuid) {
+				s.domains.put(uuid, &doms[k])
+			}
+			names[uuid] = name
+			err = errors.Join(err, uerr, nerr, doms[k].Free())
+		}
+		return names, err
+	})
 }
 
 func (s *session) listNetworksAndPools(ctx context.Context) error {
@@ -268,7 +265,7 @@ func (s *session) state(ctx context.Context, uuid string) (State, string, error)
 
 // measure asks for the memory of a domain that someone else defined.
 func (s *session) measure(uuid string) {
-	ctx, cancel := context.WithTimeout(context.Background(), measureTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
 	info, err := onDomain(ctx, s, uuid, "domainGetInfo", (*libvirt.Domain).GetInfo)
 	if err != nil {
@@ -278,21 +275,30 @@ func (s *session) measure(uuid string) {
 	s.emit(Event{Kind: DomainChanged, UUID: uuid})
 }
 
-// watch pings the connections until one fails or the session is abandoned for another reason, which it returns.
-func (s *session) watch(ctx context.Context, interval, deadline time.Duration) error {
+// watch pings the connections, and compares the inventory with the host now and then, until a ping fails or the session
+// is abandoned for another reason, which it returns.
+func (s *session) watch(ctx context.Context, t timing) error {
 	for _, c := range s.connections() {
 		go func() {
-			if err := c.watch(interval, deadline); err != nil {
+			if err := c.watch(t.ping, t.pingDeadline); err != nil {
 				s.abandon(err)
 			}
 		}()
 	}
-	select {
-	case <-s.abandoned:
-		return s.cause
-	case <-ctx.Done():
-		s.abandon(ctx.Err())
-		return ctx.Err()
+	resync := time.NewTicker(t.resync)
+	defer resync.Stop()
+	for {
+		select {
+		case <-resync.C:
+			bounded, cancel := context.WithTimeout(ctx, t.dial)
+			_ = s.resync(bounded) // if it fails for good so does the ping
+			cancel()
+		case <-s.abandoned:
+			return s.cause
+		case <-ctx.Done():
+			s.abandon(ctx.Err())
+			return ctx.Err()
+		}
 	}
 }
 

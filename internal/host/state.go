@@ -148,6 +148,9 @@ func after(state State, reason string, known bool, event libvirt.DomainEventType
 		}
 		state = Shutoff
 	case libvirt.DOMAIN_EVENT_SHUTDOWN:
+		if state == Shutoff { // the answer to our own call came before the events it caused
+			return state, reason
+		}
 		return ShuttingDown, ""
 	case libvirt.DOMAIN_EVENT_PMSUSPENDED:
 		return PMSuspended, ""
