@@ -22,7 +22,7 @@ import (
 )
 
 // ClusterFinalizer keeps a LibvirtCluster until its networks are gone from all hosts.
-const ClusterFinalizer = "libvirtcluster.infrastructure.cluster.x-k8s.io"
+const ClusterFinalizer = "infrastructure.cluster.x-k8s.io/libvirtcluster"
 
 // LibvirtClusterSpec says where a cluster runs and what its node network looks like.
 type LibvirtClusterSpec struct {

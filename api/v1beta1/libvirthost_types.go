@@ -23,7 +23,7 @@ import (
 
 // HostFinalizer keeps a LibvirtHost until no LibvirtMachine and no cluster network is left on it: without the
 // LibvirtHost nobody could reach them to remove them.
-const HostFinalizer = "libvirthost.infrastructure.cluster.x-k8s.io"
+const HostFinalizer = "infrastructure.cluster.x-k8s.io/libvirthost"
 
 const (
 	// DefaultPool is what an unset spec.storage.imagePool and an unset spec.storage.diskPool mean.

@@ -24,7 +24,7 @@ import (
 
 const (
 	// MachineFinalizer keeps a LibvirtMachine until its domain, its volumes and its DHCP reservation are gone.
-	MachineFinalizer = "libvirtmachine.infrastructure.cluster.x-k8s.io"
+	MachineFinalizer = "infrastructure.cluster.x-k8s.io/libvirtmachine"
 
 	// ProviderIDPrefix and the UUID of the domain make the providerID of a machine and of its Node.
 	ProviderIDPrefix = "libvirt:///"

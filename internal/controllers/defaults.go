@@ -22,9 +22,6 @@ import (
 
 // What an unset field of the API means.
 const (
-	defaultPool     = "default"
-	defaultSeedPool = "capi-seeds"
-
 	// defaultReservedMemory is kept free for the host itself, in bytes.
 	defaultReservedMemory = 1 << 30
 
@@ -33,15 +30,15 @@ const (
 )
 
 func imagePool(h *infrav1.LibvirtHost) string {
-	return orDefault(h.Spec.Storage.ImagePool, defaultPool)
+	return orDefault(h.Spec.Storage.ImagePool, infrav1.DefaultPool)
 }
 
 func diskPool(h *infrav1.LibvirtHost) string {
-	return orDefault(h.Spec.Storage.DiskPool, defaultPool)
+	return orDefault(h.Spec.Storage.DiskPool, infrav1.DefaultPool)
 }
 
 func seedPool(h *infrav1.LibvirtHost) string {
-	return orDefault(h.Spec.Storage.SeedPool, defaultSeedPool)
+	return orDefault(h.Spec.Storage.SeedPool, infrav1.DefaultSeedPool)
 }
 
 func failureDomain(h *infrav1.LibvirtHost) string {

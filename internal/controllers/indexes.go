@@ -33,9 +33,9 @@ const (
 	networkUUIDField = "spec.network.uuid"
 )
 
-// AddIndexes makes the cache of a manager find LibvirtMachines by providerID and by host, and LibvirtClusters by the
+// addIndexes makes the cache of a manager find LibvirtMachines by providerID and by host, and LibvirtClusters by the
 // UUID of their network. Call it before the reconcilers are set up.
-func AddIndexes(ctx context.Context, mgr manager.Manager) error {
+func addIndexes(ctx context.Context, mgr manager.Manager) error {
 	indexer := mgr.GetFieldIndexer()
 	for _, index := range []struct {
 		object client.Object

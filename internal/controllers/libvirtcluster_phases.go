@@ -196,7 +196,6 @@ func (r *LibvirtClusterReconciler) writeDownNetwork(ctx context.Context, s *clus
 		if err := r.Client.Patch(ctx, written, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
 			return fmt.Errorf("writing spec.network.uuid: %w", err)
 		}
-		s.libvirtCluster.ResourceVersion = written.ResourceVersion
 		before = s.libvirtCluster.DeepCopy()
 	}
 	for _, h := range s.hosts {
@@ -214,7 +213,6 @@ func (r *LibvirtClusterReconciler) writeDownNetwork(ctx context.Context, s *clus
 	if err := r.Client.Status().Patch(ctx, written, client.MergeFrom(before)); err != nil {
 		return fmt.Errorf("writing status.hosts: %w", err)
 	}
-	s.libvirtCluster.ResourceVersion = written.ResourceVersion
 	return nil
 }
 

@@ -66,39 +66,44 @@ func (r *LibvirtMachineReconciler) reconcileImage(ctx context.Context, s *machin
 		s.image = known
 		return nil
 	}
-	if key.volume != "" {
-		s.image, err = image.LookupVolume(ctx, s.host, key.pool, key.volume)
-	} else {
-		s.image, err = image.Lookup(ctx, s.host, key.pool, key.digest)
+	if key.volume == "" {
+		return r.importImage(s, key, epoch)
 	}
-	switch {
-	case err == nil:
-		r.images.set(key, epoch, s.image)
-		return nil
-	case !errors.Is(err, host.ErrNotFound):
-		return imageTrouble(err, time.Minute)
-	case key.volume != "":
+	s.image, err = image.LookupVolume(ctx, s.host, key.pool, key.volume)
+	if errors.Is(err, host.ErrNotFound) {
 		return &waiting{reason: infrav1.MachineImageNotFoundReason, after: time.Minute, message: fmt.Sprintf(
 			"spec.image.volume: storage pool %s of host %s has no volume %s", key.pool, s.libvirtHost.Name, key.volume)}
 	}
-	return r.importImage(s, key)
+	if err != nil {
+		return imageTrouble(err, time.Minute)
+	}
+	r.images.set(key, epoch, s.image)
+	return nil
 }
 
-// importImage moves the image to the host in the background: once, however many machines wait for it.
-func (r *LibvirtMachineReconciler) importImage(s *machineScope, key imageKey) error {
+// importImage makes sure in the background that the image is on the host: it moves it there once, however many machines
+// wait for it, and finds it there after that.
+func (r *LibvirtMachineReconciler) importImage(s *machineScope, key imageKey, epoch uint64) error {
 	kvm, source := s.host, image.Source{URL: s.libvirtMachine.Spec.Image.URL, SHA256: key.digest}
 	run := func(ctx context.Context, report func(task.Progress)) error {
-		_, err := image.Import(ctx, kvm, key.pool, source, func(done, total int64) {
+		found, err := image.Import(ctx, kvm, key.pool, source, func(done, total int64) {
 			report(task.Progress{Done: done, Total: total})
 		})
+		if err == nil {
+			r.images.set(key, epoch, found)
+		}
 		return err
 	}
 	waiter := client.ObjectKeyFromObject(s.libvirtMachine)
 	status := r.Imports.Ensure(key.String(), waiter, run)
 	if status.State == task.Succeeded {
-		// It was there once and isn't now, or has just arrived: the next look tells.
+		// In an earlier epoch of the host, or a moment ago.
+		if known, ok := r.images.get(key, epoch); ok {
+			s.image = known
+			return nil
+		}
 		r.Imports.Forget(key.String())
-		return &waiting{reason: infrav1.MachineImageImportingReason, message: "The image has arrived", after: time.Second}
+		status = r.Imports.Ensure(key.String(), waiter, run)
 	}
 	if status.State == task.Failed {
 		return imageTrouble(status.Err, time.Until(status.RetryAt))

@@ -108,8 +108,8 @@ func (r *LibvirtMachineReconciler) place(ctx context.Context, s *machineScope) e
 	if err := r.Client.Patch(ctx, written, client.MergeFromWithOptions(s.libvirtMachine, client.MergeFromWithOptimisticLock{})); err != nil {
 		return fmt.Errorf("writing spec.hostName and spec.providerID: %w", err)
 	}
+	// The old resource version stays, or the patch at the end of the reconcile would ask for it.
 	s.libvirtMachine.Spec.HostName, s.libvirtMachine.Spec.ProviderID = written.Spec.HostName, written.Spec.ProviderID
-	s.libvirtMachine.ResourceVersion = written.ResourceVersion
 	r.promises.add(uuid, hostKey(s.libvirtMachine.Namespace, chosen), s.libvirtMachine.Spec.Memory.Value())
 	return nil
 }

@@ -30,7 +30,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -210,7 +209,7 @@ func (h *Host) Dir() string { return h.dir }
 // URI is the libvirt URI that reaches the host's libvirtd through its Unix
 // socket, from any network namespace.
 func (h *Host) URI() string {
-	return "qemu+unix:///system?socket=" + url.QueryEscape(h.Socket())
+	return "qemu+unix:///system?socket=" + h.Socket()
 }
 
 // Socket is the path of libvirtd's Unix socket.

@@ -1,0 +1,67 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"fmt"
+
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/task"
+)
+
+// Options are how the controllers run.
+type Options struct {
+	// WatchFilterValue is that of the label of the objects to reconcile; all are when it is empty.
+	WatchFilterValue string
+	// HostWorkers, ClusterWorkers and MachineWorkers are how many objects of each kind are reconciled at once.
+	HostWorkers, ClusterWorkers, MachineWorkers int
+}
+
+// Setup adds the reconcilers to a manager, with the pool of hosts and all else that runs beside them. Errors are those
+// of the manager.
+func Setup(ctx context.Context, mgr ctrl.Manager, hosts *host.Pool, options Options) error {
+	if err := addIndexes(ctx, mgr); err != nil {
+		return err
+	}
+	events := &HostEvents{Client: mgr.GetClient(), Pool: hosts}
+	imports := task.NewRunner(task.DefaultLimit)
+	for _, runnable := range []interface{ Start(context.Context) error }{hosts, events, imports} {
+		if err := mgr.Add(runnable); err != nil {
+			return fmt.Errorf("adding %T: %w", runnable, err)
+		}
+	}
+	if err := (&LibvirtHostReconciler{
+		Client: mgr.GetClient(), Hosts: hosts, Events: events, WatchFilterValue: options.WatchFilterValue,
+	}).SetupWithManager(ctx, mgr, controller.Options{MaxConcurrentReconciles: options.HostWorkers}); err != nil {
+		return fmt.Errorf("setting up the LibvirtHost controller: %w", err)
+	}
+	if err := (&LibvirtClusterReconciler{
+		Client: mgr.GetClient(), Hosts: hosts, Events: events, WatchFilterValue: options.WatchFilterValue,
+	}).SetupWithManager(ctx, mgr, controller.Options{MaxConcurrentReconciles: options.ClusterWorkers}); err != nil {
+		return fmt.Errorf("setting up the LibvirtCluster controller: %w", err)
+	}
+	if err := (&LibvirtMachineReconciler{
+		Client: mgr.GetClient(), Hosts: hosts, Events: events, Imports: imports, WatchFilterValue: options.WatchFilterValue,
+	}).SetupWithManager(ctx, mgr, controller.Options{MaxConcurrentReconciles: options.MachineWorkers}); err != nil {
+		return fmt.Errorf("setting up the LibvirtMachine controller: %w", err)
+	}
+	return nil
+}
