@@ -130,7 +130,7 @@ func (q *Quickstart) openCluster(ctx context.Context, seen observation) (client.
 			return nil, err
 		}
 		for _, cluster := range config.Clusters {
-			cluster.Server, cluster.TLSServerName = "https://" + net.JoinHostPort(q.host.Addr().String(), "6443"), endpoint.Host
+			cluster.Server, cluster.TLSServerName = "https://"+net.JoinHostPort(q.host.Addr().String(), "6443"), endpoint.Host
 		}
 	}
 	if err := clientcmd.WriteToFile(*config, q.ClusterKubeconfig()); err != nil {
