@@ -18,9 +18,11 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
+	"libvirt.org/go/libvirt"
 	"libvirt.org/go/libvirtxml"
 )
 
@@ -39,7 +41,7 @@ type Facts struct {
 	DomainTypes []string
 }
 
-// Facts asks the host about itself: five calls.
+// Facts asks the host about itself: a handful of calls.
 func (h *Host) Facts(ctx context.Context) (Facts, error) {
 	facts, err := h.facts(ctx)
 	if err != nil {
@@ -66,6 +68,17 @@ func (h *Host) facts(ctx context.Context) (Facts, error) {
 	if err != nil {
 		return Facts{}, err
 	}
+	memory, err := call(ctx, s.control, "nodeGetMemoryStats", func() (*libvirt.NodeMemoryStats, error) {
+		return conn.GetMemoryStats(libvirt.NODE_MEMORY_STATS_ALL_CELLS, 0)
+	})
+	switch {
+	case errors.Is(err, ErrUnsupported):
+		memory = &libvirt.NodeMemoryStats{TotalSet: true, Total: node.Memory}
+	case err != nil:
+		return Facts{}, err
+	case !memory.TotalSet:
+		memory.Total = node.Memory
+	}
 	capabilities, err := call(ctx, s.control, "connectGetCapabilities", conn.GetCapabilities)
 	if err != nil {
 		return Facts{}, err
@@ -80,8 +93,9 @@ func (h *Host) facts(ctx context.Context) (Facts, error) {
 		HypervisorVersion: versionString(version),
 		Architecture:      architecture(node.Model),
 		CPUs:              int(node.Cpus),
-		MemoryBytes:       int64(node.Memory) << 10,
-		DomainTypes:       types,
+		// Not what nodeGetInfo says: that was seen to be less than what is there.
+		MemoryBytes: int64(memory.Total) << 10,
+		DomainTypes: types,
 	}, nil
 }
 
