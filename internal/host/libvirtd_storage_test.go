@@ -244,9 +244,9 @@ func TestLibvirtdStorageHangs(t *testing.T) {
 	reading := make(chan struct{}, callsInFlight)
 	for n := range callsInFlight {
 		name := fmt.Sprintf("image-%d", n)
-		must(t, h.CreateVolume(ctx, "default", volumeXML(name, "raw", 1<<20)))
+		must(t, h.CreateVolume(ctx, "default", volumeXML(name, "raw", 1<<10)))
 		wg.Go(func() {
-			err := h.UploadVolume(stuck, "default", name, 1<<20, io.MultiReader(
+			err := h.UploadVolume(stuck, "default", name, 1<<10, io.MultiReader(
 				doing(func() { reading <- struct{}{}; <-stuck.Done() }), failing{io.ErrClosedPipe}))
 			if err == nil {
 				t.Error("a hung upload came to an end")

@@ -31,11 +31,12 @@ type Pool struct {
 	timing timing
 	events *queue
 
-	ctx    func() context.Context
-	cancel context.CancelFunc
+	// stopEvents ends the delivery of events.
+	stopEvents context.CancelFunc
 
-	mu    sync.Mutex
-	hosts map[string]*member
+	mu     sync.Mutex
+	hosts  map[string]*member
+	closed bool
 }
 
 // member is a host of the pool and the goroutine that keeps it connected.
@@ -56,18 +57,18 @@ func WithUpload(upload Upload) Option {
 
 // NewPool returns an empty pool.
 func NewPool(log logr.Logger, opts ...Option) *Pool {
-	ctx, cancel := context.WithCancel(context.Background())
 	p := &Pool{
 		log:    log,
 		timing: defaultTiming,
 		events: newQueue(),
-		ctx:    func() context.Context { return ctx },
-		cancel: cancel,
 		hosts:  map[string]*member{},
 	}
 	for _, opt := range opts {
 		opt(p)
 	}
+	// Hosts may be set, and events arrive, before Start is called.
+	var ctx context.Context
+	ctx, p.stopEvents = context.WithCancel(context.Background())
 	go p.events.run(ctx)
 	return p
 }
@@ -75,14 +76,17 @@ func NewPool(log logr.Logger, opts ...Option) *Pool {
 // Start blocks until ctx ends and then closes all connections.
 func (p *Pool) Start(ctx context.Context) error {
 	<-ctx.Done()
-	p.cancel()
 	p.mu.Lock()
 	members := p.hosts
-	p.hosts = map[string]*member{}
+	p.hosts, p.closed = map[string]*member{}, true
 	p.mu.Unlock()
+	for _, m := range members {
+		m.stop()
+	}
 	for _, m := range members {
 		<-m.done
 	}
+	p.stopEvents()
 	return nil
 }
 
@@ -91,7 +95,7 @@ func (p *Pool) Start(ctx context.Context) error {
 func (p *Pool) Set(key string, cfg Config) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.ctx().Err() != nil {
+	if p.closed {
 		return
 	}
 	old, ok := p.hosts[key]
@@ -106,7 +110,7 @@ func (p *Pool) Set(key string, cfg Config) {
 		m.host = newHost(key, p.log, p.upload, p.timing, p.events)
 	}
 	var ctx context.Context
-	ctx, m.stop = context.WithCancel(p.ctx())
+	ctx, m.stop = context.WithCancel(context.Background())
 	p.hosts[key] = m
 	go func() {
 		defer close(m.done)

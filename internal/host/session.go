@@ -47,6 +47,9 @@ type session struct {
 	// doubted remembers the domains that are going to be looked at.
 	doubted sync.Map
 
+	// bulk is the lock of large uploads.
+	bulk locks
+
 	emit func(Event)
 
 	once      sync.Once

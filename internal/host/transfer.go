@@ -28,6 +28,10 @@ import (
 // chunkBytes is how much one message of a transfer carries; libvirt's own limit is 256 KiB.
 const chunkBytes = 256 << 10
 
+// bulkBytes is the size from which uploads go one at a time, because each holds a slot of the connection for as long as
+// it takes. Seeds are smaller and don't wait for images.
+const bulkBytes = 1 << 20
+
 // UploadVolume writes exactly size bytes of r to the start of a volume. On any error, including a reader that has more
 // or fewer bytes, the transfer is aborted and the volume's content is undefined. r is not read after the return.
 func (h *Host) UploadVolume(ctx context.Context, pool, name string, size int64, r io.Reader) error {
@@ -47,6 +51,13 @@ func (h *Host) UploadVolume(ctx context.Context, pool, name string, size int64, 
 }
 
 func (s *session) upload(ctx context.Context, pool, name string, size int64, r io.Reader) error {
+	if size >= bulkBytes {
+		unlock, err := s.bulk.lock(ctx, "uploads")
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
 	t, err := s.openTransfer(ctx, pool, name, "storageVolUpload", func(vol *libvirt.StorageVol, stream *libvirt.Stream) error {
 		return vol.Upload(stream, 0, uint64(size), 0)
 	})
