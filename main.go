@@ -52,7 +52,6 @@ import (
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/controllers"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
-	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/task"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/webhooks"
 )
 
@@ -134,7 +133,12 @@ func run(ctx context.Context, opts *options) error {
 	if err := mgr.AddHealthzCheck("webhook", mgr.GetWebhookServer().StartedChecker()); err != nil {
 		return fmt.Errorf("adding the health check: %w", err)
 	}
-	if err := addReconcilers(ctx, mgr, opts); err != nil {
+	if err := controllers.Setup(ctx, mgr, host.NewPool(ctrl.Log.WithName("host")), controllers.Options{
+		WatchFilterValue: opts.watchFilter,
+		HostWorkers:      opts.hostWorkers,
+		ClusterWorkers:   opts.clusterWorkers,
+		MachineWorkers:   opts.machines,
+	}); err != nil {
 		return err
 	}
 	if err := webhooks.Setup(mgr); err != nil {
@@ -191,37 +195,6 @@ func newManager(opts *options) (ctrl.Manager, error) {
 		return nil, fmt.Errorf("creating the manager: %w", err)
 	}
 	return mgr, nil
-}
-
-// addReconcilers adds the host pool, what runs beside the reconcilers, and the reconcilers themselves.
-func addReconcilers(ctx context.Context, mgr ctrl.Manager, opts *options) error {
-	if err := controllers.AddIndexes(ctx, mgr); err != nil {
-		return err
-	}
-	hosts := host.NewPool(ctrl.Log.WithName("host"))
-	events := &controllers.HostEvents{Client: mgr.GetClient(), Pool: hosts}
-	imports := task.NewRunner(task.DefaultLimit)
-	for _, runnable := range []interface{ Start(context.Context) error }{hosts, events, imports} {
-		if err := mgr.Add(runnable); err != nil {
-			return fmt.Errorf("adding %T: %w", runnable, err)
-		}
-	}
-	if err := (&controllers.LibvirtHostReconciler{
-		Client: mgr.GetClient(), Hosts: hosts, Events: events, WatchFilterValue: opts.watchFilter,
-	}).SetupWithManager(ctx, mgr, controller.Options{MaxConcurrentReconciles: opts.hostWorkers}); err != nil {
-		return fmt.Errorf("setting up the LibvirtHost controller: %w", err)
-	}
-	if err := (&controllers.LibvirtClusterReconciler{
-		Client: mgr.GetClient(), Hosts: hosts, Events: events, WatchFilterValue: opts.watchFilter,
-	}).SetupWithManager(ctx, mgr, controller.Options{MaxConcurrentReconciles: opts.clusterWorkers}); err != nil {
-		return fmt.Errorf("setting up the LibvirtCluster controller: %w", err)
-	}
-	if err := (&controllers.LibvirtMachineReconciler{
-		Client: mgr.GetClient(), Hosts: hosts, Events: events, Imports: imports, WatchFilterValue: opts.watchFilter,
-	}).SetupWithManager(ctx, mgr, controller.Options{MaxConcurrentReconciles: opts.machines}); err != nil {
-		return fmt.Errorf("setting up the LibvirtMachine controller: %w", err)
-	}
-	return nil
 }
 
 // addMigrator adds what moves stored objects to the newest API version. The RBAC markers above name the same kinds.
