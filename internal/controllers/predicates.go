@@ -49,13 +49,18 @@ var roomChanged = predicate.Funcs{
 		after, ok2 := e.ObjectNew.(*infrav1.LibvirtHost)
 		return ok && ok2 && (before.Generation != after.Generation ||
 			conditions.IsTrue(before, infrav1.ReadyCondition) != conditions.IsTrue(after, infrav1.ReadyCondition) ||
-			allocatedMemory(before) > allocatedMemory(after))
+			freeMemory(before) < freeMemory(after))
 	},
 }
 
-func allocatedMemory(h *infrav1.LibvirtHost) int64 {
-	if h.Status.Allocated.Memory == nil {
-		return 0
+// freeMemory is what a host reports to have less what it has promised. It reports that a moment after its conditions.
+func freeMemory(h *infrav1.LibvirtHost) int64 {
+	var free int64
+	if capacity := h.Status.Capacity.Memory; capacity != nil {
+		free = capacity.Value()
 	}
-	return h.Status.Allocated.Memory.Value()
+	if allocated := h.Status.Allocated.Memory; allocated != nil {
+		free -= allocated.Value()
+	}
+	return free
 }
