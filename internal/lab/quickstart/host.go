@@ -70,6 +70,7 @@ func (q *Quickstart) startPlane(ctx context.Context) error {
 	}
 	options := plane.Options{
 		Dir: q.path("plane"), BinDir: q.binDir, ClusterAPIDir: dir, ClusterAPIVersion: version, APIPort: apiPort,
+		Supervisor: q.options.Supervisor,
 		Providers: []plane.Provider{{
 			Name:    "capi-libvirt",
 			Manager: filepath.Join(q.options.Repository, "bin", "manager"),

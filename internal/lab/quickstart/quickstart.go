@@ -53,6 +53,8 @@ type Options struct {
 	Flavor string
 	// Timeout for the cluster, from the moment it is asked for.
 	Timeout time.Duration
+	// Supervisor is the command that supervises the management plane; this program's own when nil.
+	Supervisor []string
 	// Out is where the progress is written.
 	Out io.Writer
 }
