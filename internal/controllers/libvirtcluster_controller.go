@@ -106,8 +106,8 @@ type clusterScope struct {
 	cluster        *clusterv1.Cluster
 	libvirtCluster *infrav1.LibvirtCluster
 	plan           network.Plan
-	// hosts are those that the cluster uses and that are ready.
-	hosts []*infrav1.LibvirtHost
+	// selected are the hosts that the cluster may use, hosts those of them that are ready.
+	selected, hosts []*infrav1.LibvirtHost
 }
 
 // Reconcile brings the node network of a cluster to its hosts, or takes it away.

@@ -44,6 +44,7 @@ func (r *LibvirtClusterReconciler) reconcileHosts(ctx context.Context, s *cluste
 	if err != nil {
 		return err
 	}
+	s.selected = selected
 	if err := r.leaveHosts(ctx, s, selected); err != nil {
 		return err
 	}
@@ -139,18 +140,18 @@ func (r *LibvirtClusterReconciler) reconcileNetwork(ctx context.Context, s *clus
 	if err := r.writeDownNetwork(ctx, s); err != nil {
 		return err
 	}
-	var up []*infrav1.LibvirtHost
+	up := 0
 	var failures []error
 	for _, h := range s.hosts {
 		if err := r.ensureNetwork(ctx, s, h); err != nil {
 			failures = append(failures, wrapHost(h.Name, err))
 			continue
 		}
-		up = append(up, h)
+		up++
 	}
-	if len(up) > 0 {
+	if up > 0 {
 		s.libvirtCluster.Status.Initialization.Provisioned = ptr.To(true)
-		s.libvirtCluster.Status.FailureDomains = failureDomains(up)
+		s.libvirtCluster.Status.FailureDomains = failureDomains(s.selected, s.libvirtCluster.Status.Hosts)
 	}
 	if len(failures) == 1 {
 		return failures[0]
@@ -285,11 +286,13 @@ func conflict(format string, args ...any) error {
 	return &waiting{reason: infrav1.ClusterNetworkConflictReason, message: fmt.Sprintf(format, args...), after: conflictInterval}
 }
 
-func failureDomains(hosts []*infrav1.LibvirtHost) []clusterv1.FailureDomain {
+// failureDomains are those of the selected hosts in use. A host that is out of reach for a while still counts: its
+// machines are there, and a failure domain that came and went would have Cluster API move them.
+func failureDomains(selected []*infrav1.LibvirtHost, inUse []string) []clusterv1.FailureDomain {
 	var domains []clusterv1.FailureDomain
-	for _, h := range hosts {
+	for _, h := range selected {
 		name := failureDomain(h)
-		if !slices.ContainsFunc(domains, func(d clusterv1.FailureDomain) bool { return d.Name == name }) {
+		if slices.Contains(inUse, h.Name) && !slices.ContainsFunc(domains, func(d clusterv1.FailureDomain) bool { return d.Name == name }) {
 			domains = append(domains, clusterv1.FailureDomain{Name: name, ControlPlane: ptr.To(true)})
 		}
 	}

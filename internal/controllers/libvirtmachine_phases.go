@@ -144,7 +144,9 @@ func (r *LibvirtMachineReconciler) startFailed(s *machineScope, err error) error
 // recover looks after a domain that ran once and doesn't now.
 func (r *LibvirtMachineReconciler) recover(ctx context.Context, s *machineScope) error {
 	wait := trouble(*s.domain)
-	if s.domain.State == host.Paused || s.domain.State == host.PMSuspended {
+	switch s.domain.State {
+	case host.Paused, host.PMSuspended, host.ShuttingDown:
+		// The next event of the domain tells how it goes on.
 		return wait
 	}
 	due := r.restarts.due(s.uuid, time.Now())
