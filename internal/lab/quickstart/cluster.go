@@ -47,6 +47,10 @@ func (q *Quickstart) createCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	version, err := q.kubernetesVersion()
+	if err != nil {
+		return err
+	}
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: q.options.Namespace}}
 	if err := q.client.Create(ctx, namespace); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("creating the namespace: %w", err)
@@ -61,7 +65,7 @@ func (q *Quickstart) createCluster(ctx context.Context) error {
 		args = append(args, "--flavor", q.options.Flavor)
 	}
 	generate := exec.CommandContext(ctx, filepath.Join(q.binDir, "clusterctl"), args...)
-	generate.Env = withDefaults(os.Environ(), q.variables(url))
+	generate.Env = withDefaults(os.Environ(), q.variables(url, version))
 	var stderr strings.Builder
 	generate.Stderr = &stderr
 	manifests, err := generate.Output()
@@ -86,9 +90,9 @@ func (q *Quickstart) kubectl(ctx context.Context, args ...string) error {
 }
 
 // variables are those of the cluster template, as the machine needs them.
-func (q *Quickstart) variables(imageURL string) map[string]string {
+func (q *Quickstart) variables(imageURL, version string) map[string]string {
 	variables := map[string]string{
-		"KUBERNETES_VERSION":        kubernetesVersion(q.nodeImage),
+		"KUBERNETES_VERSION":        version,
 		"CONTROL_PLANE_ENDPOINT_IP": "10.100.0.2",
 		"LIBVIRT_URI":               q.state.LibvirtURI,
 		"LIBVIRT_HOST_NAME":         hostName,
@@ -135,14 +139,18 @@ func withDefaults(environment []string, defaults map[string]string) []string {
 	return environment
 }
 
-// kubernetesVersion is the version in the name of a node image, such as node-v1.36.3-0123456789abcdef.qcow2.
-func kubernetesVersion(path string) string {
-	for part := range strings.SplitSeq(strings.TrimSuffix(filepath.Base(path), ".qcow2"), "-") {
-		if strings.HasPrefix(part, "v1.") {
-			return part
+// kubernetesVersion is the version of Kubernetes in the node image, from the file that pins all versions.
+func (q *Quickstart) kubernetesVersion() (string, error) {
+	data, err := os.ReadFile(filepath.Join(q.options.Repository, "hack", "versions.env"))
+	if err != nil {
+		return "", fmt.Errorf("reading the versions: %w", err)
+	}
+	for line := range strings.SplitSeq(string(data), "\n") {
+		if version, ok := strings.CutPrefix(line, "KUBERNETES_VERSION="); ok {
+			return version, nil
 		}
 	}
-	return ""
+	return "", errors.New("hack/versions.env has no KUBERNETES_VERSION")
 }
 
 // serveImage serves the node image by HTTP until ctx ends: the way that images come to users' hosts, too. Only the host
