@@ -62,6 +62,7 @@ image_names() {
 base_tree() {
   local tree=$1 unit
   tar -C "$tree" --numeric-owner --xattrs -xpf "$(debian machine)"
+  mkdir -p "$tree/dev"
   copy_files base "$tree"
   ln -sf ../run/systemd/resolve/stub-resolv.conf "$tree/etc/resolv.conf"
   for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
@@ -92,7 +93,7 @@ copy_files() {
 preload() {
   local tree=$1 pid name module ctr
   mkdir "$work/bin"
-  for name in "${image_programs[@]}"; do ln -s "$bin/$name" "$work/bin/$name"; done
+  for name in "${image_programs[@]}" "${node_cni[@]/#/cni-}"; do ln -s "$bin/$name" "$work/bin/$name"; done
   for name in pause netcheck; do
     (cd "$here" && go build -trimpath -ldflags '-s -w' -o "$work/bin/$name" "./$name")
   done

@@ -20,7 +20,7 @@ sources() {
 
 # Prints this machine's proxy settings as mmdebstrap options.
 proxies() {
-  apt-config dump --format '--aptopt=%f "%v"%n' Acquire::http Acquire::https | grep -i proxy
+  apt-config dump --format='--aptopt=%f "%v"%n' Acquire::http Acquire::https | grep -i proxy
 }
 
 options=(
