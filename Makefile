@@ -35,9 +35,11 @@ GOLANGCI_LINT := $(TOOLS)/golangci-lint
 CRD_REF_DOCS := $(TOOLS)/crd-ref-docs
 GOTESTSUM := $(TOOLS)/gotestsum
 
-# Kubernetes, etcd, clusterctl and kustomize, built from their modules.
+# Programs of others, built from their modules.
 BUILD := hack/build/build.sh
 BUILT = $(shell $(BUILD) --bin-dir)
+TEST_PROGRAMS := etcd kube-apiserver kube-controller-manager kubectl kustomize \
+  capi-core-manager capi-kubeadm-bootstrap-manager capi-kubeadm-control-plane-manager
 
 ##@ General
 
@@ -88,12 +90,12 @@ verify: lint ## Check that generated files are up to date, and everything that c
 ##@ Test
 
 .PHONY: test-programs
-test-programs: ## Build the Kubernetes API server and etcd that the tests run
-	$(BUILD) kube-apiserver etcd kubectl
+test-programs: ## Build what the tests run: etcd, Kubernetes' and Cluster API's control planes
+	$(BUILD) $(TEST_PROGRAMS)
 
 .PHONY: test
 test: packages test-programs $(GOTESTSUM) ## Run all tests but the end-to-end ones; the last line sums up
-	KUBEBUILDER_ASSETS=$(BUILT) GOTESTSUM=$(GOTESTSUM) hack/test.sh $(TEST_FLAGS) $(TEST_PACKAGES)
+	KUBEBUILDER_ASSETS=$(BUILT) CAPL_BIN_DIR=$(BUILT) GOTESTSUM=$(GOTESTSUM) hack/test.sh $(TEST_FLAGS) $(TEST_PACKAGES)
 
 .PHONY: test-e2e
 test-e2e: packages $(GOTESTSUM) build ## Run the end-to-end tests: real clusters of real machines

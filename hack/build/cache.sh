@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 
 # The cache lives outside the clone, so that a fresh clone reuses what is there.
+# shellcheck disable=SC2034 # Used by whoever sources this.
 CACHE=${CAPL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cluster-api-provider-libvirt}
 
 # Prints the Go toolchain and platform, which are part of every key.

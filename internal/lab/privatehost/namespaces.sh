@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Turns the fresh namespaces it was started in into those of a private host,
 # says "ready", and then does nothing but keep them (as their process 1).
 #
