@@ -81,10 +81,12 @@ reference: $(CRD_REF_DOCS) ## Generate the reference of the API
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Run the linters over the Go code
+	hack/install-packages.sh build
 	$(GOLANGCI_LINT) run
 
 .PHONY: verify
 verify: lint ## Check that generated files are up to date, and everything that can be checked without running the code
+	hack/install-packages.sh verify
 	hack/verify.sh
 
 ##@ Test
