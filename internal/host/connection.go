@@ -39,7 +39,7 @@ const (
 // its own that may outlive its caller.
 type connection struct {
 	libvirt *libvirt.Connect
-	calls   *counter
+	calls   *gate
 	slots   chan struct{}
 	// suspect asks for a ping right now, because a call passed its deadline.
 	suspect chan struct{}
@@ -53,7 +53,7 @@ type connection struct {
 	inFlight sync.WaitGroup
 }
 
-func newConnection(conn *libvirt.Connect, calls *counter, abandoned <-chan struct{}) *connection {
+func newConnection(conn *libvirt.Connect, calls *gate, abandoned <-chan struct{}) *connection {
 	return &connection{
 		libvirt:   conn,
 		calls:     calls,
@@ -78,8 +78,11 @@ func call[T any](ctx context.Context, c *connection, procedure string, f func() 
 	done := make(chan result, 1)
 	go func() {
 		defer c.release()
-		c.calls.add(procedure)
-		value, err := f()
+		var value T
+		err := c.calls.pass(procedure, func() (err error) {
+			value, err = f()
+			return err
+		})
 		done <- result{value, err}
 	}()
 	select {
@@ -196,26 +199,37 @@ func (c *connection) close(forget func()) {
 	_, _ = c.libvirt.Close()
 }
 
-// counter counts calls by procedure.
-type counter struct {
+// gate is the one place that every call to a host passes. It counts them by procedure.
+type gate struct {
+	intercept Intercept
+
 	mu    sync.Mutex
 	calls map[string]uint64
 }
 
-func (c *counter) add(procedure string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.calls == nil {
-		c.calls = map[string]uint64{}
+// pass makes a call, or leaves it to the interceptor.
+func (g *gate) pass(procedure string, call func() error) error {
+	g.add(procedure)
+	if g.intercept == nil {
+		return call()
 	}
-	c.calls[procedure]++
+	return g.intercept(procedure, call)
 }
 
-func (c *counter) snapshot() map[string]uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	calls := make(map[string]uint64, len(c.calls))
-	for procedure, n := range c.calls {
+func (g *gate) add(procedure string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.calls == nil {
+		g.calls = map[string]uint64{}
+	}
+	g.calls[procedure]++
+}
+
+func (g *gate) snapshot() map[string]uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	calls := make(map[string]uint64, len(g.calls))
+	for procedure, n := range g.calls {
 		calls[procedure] = n
 	}
 	return calls

@@ -121,7 +121,7 @@ func effectiveURI(cfg Config, dir string) (string, map[string][]byte, error) {
 	switch uri.Transport {
 	case hosturi.SSH:
 		if len(c.SSHPrivateKey) == 0 || len(c.KnownHosts) == 0 {
-			return "", nil, fmt.Errorf("%w: the credentials lack ssh-privatekey or known_hosts, without which %s can't be reached: add both", ErrInvalid, uri.Host)
+			return "", nil, fmt.Errorf("%w: they lack ssh-privatekey or known_hosts, without which %s can't be reached: add both", ErrCredentials, uri.Host)
 		}
 		return uri.With(map[string]string{
 			"keyfile":            filepath.Join(dir, "ssh-privatekey"),
@@ -131,7 +131,7 @@ func effectiveURI(cfg Config, dir string) (string, map[string][]byte, error) {
 		}), map[string][]byte{"ssh-privatekey": c.SSHPrivateKey, "known_hosts": c.KnownHosts}, nil
 	case hosturi.TLS:
 		if len(c.TLSCA) == 0 || len(c.TLSClientCert) == 0 || len(c.TLSClientKey) == 0 {
-			return "", nil, fmt.Errorf("%w: the credentials lack ca.crt, tls.crt or tls.key, without which %s can't be reached: add all three", ErrInvalid, uri.Host)
+			return "", nil, fmt.Errorf("%w: they lack ca.crt, tls.crt or tls.key, without which %s can't be reached: add all three", ErrCredentials, uri.Host)
 		}
 		return uri.With(map[string]string{"pkipath": dir}),
 			map[string][]byte{"cacert.pem": c.TLSCA, "clientcert.pem": c.TLSClientCert, "clientkey.pem": c.TLSClientKey}, nil

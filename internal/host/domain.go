@@ -150,13 +150,15 @@ func (h *Host) StartDomain(ctx context.Context, uuid string) error {
 	}
 	started := s.inventory.expect(uuid, Running, "")
 	// Create would look the domain up afterwards, in a second call.
-	err = doOnDomain(ctx, s, uuid, "domainCreateWithFlags", func(dom *libvirt.Domain) error {
-		err := dom.CreateWithFlags(libvirt.DOMAIN_NONE)
-		if err == nil {
-			started()
+	clear, err := onDomain(ctx, s, uuid, "domainCreateWithFlags", func(dom *libvirt.Domain) (bool, error) {
+		if err := dom.CreateWithFlags(libvirt.DOMAIN_NONE); err != nil {
+			return false, err
 		}
-		return err
+		return started(), nil
 	})
+	if err == nil && !clear {
+		_, _ = s.check(ctx, uuid) // the domain was started, whatever the answer
+	}
 	if maybeStateError(err) {
 		if state, stateErr := s.check(ctx, uuid); stateErr == nil && state != Shutoff && state != Crashed {
 			return nil
@@ -206,13 +208,15 @@ func (h *Host) DestroyDomain(ctx context.Context, uuid string) error {
 		return err
 	}
 	destroyed := s.inventory.expect(uuid, Shutoff, ReasonDestroyed)
-	err = doOnDomain(ctx, s, uuid, "domainDestroy", func(dom *libvirt.Domain) error {
-		err := dom.Destroy()
-		if err == nil {
-			destroyed()
+	clear, err := onDomain(ctx, s, uuid, "domainDestroy", func(dom *libvirt.Domain) (bool, error) {
+		if err := dom.Destroy(); err != nil {
+			return false, err
 		}
-		return err
+		return destroyed(), nil
 	})
+	if err == nil && !clear {
+		_, _ = s.check(ctx, uuid)
+	}
 	return s.unlessStopped(ctx, uuid, "destroying", err)
 }
 

@@ -40,6 +40,8 @@ var (
 	ErrNoSpace = errors.New("no space left in the storage pool")
 	// ErrInvalid means that the request itself is wrong and will fail again unchanged.
 	ErrInvalid = errors.New("invalid")
+	// ErrCredentials means that the credentials lack what the URI needs. It is an ErrInvalid.
+	ErrCredentials = fmt.Errorf("%w credentials", ErrInvalid)
 	// ErrUnsupported means that this host or driver cannot do it.
 	ErrUnsupported = errors.New("not supported by the host")
 	// ErrInactive means that the pool, network or domain exists but is not running.

@@ -31,7 +31,7 @@ type EventKind string
 const (
 	// HostConnected means the host's inventory has been read and its events are subscribed to.
 	HostConnected EventKind = "HostConnected"
-	// HostDisconnected means the host is out of reach; its domains may well be running.
+	// HostDisconnected means the host is out of reach, or for another reason than before; its domains may well be running.
 	HostDisconnected EventKind = "HostDisconnected"
 	// DomainChanged means a domain was defined or removed, changed its state, or its guest agent came or went.
 	DomainChanged EventKind = "DomainChanged"

@@ -47,7 +47,7 @@ type Host struct {
 	upload Upload
 	timing timing
 	events *queue
-	calls  counter
+	calls  gate
 	locks  locks
 
 	// dialing counts the dials that have not come back, including those given up on.
@@ -84,11 +84,12 @@ var defaultTiming = timing{
 // ErrConnecting means that the first attempt to connect has not ended yet.
 var ErrConnecting = errors.New("not connected yet")
 
-func newHost(key string, log logr.Logger, upload Upload, timing timing, events *queue) *Host {
+func newHost(key string, log logr.Logger, upload Upload, intercept Intercept, timing timing, events *queue) *Host {
 	return &Host{
 		key:    key,
 		log:    log.WithValues("host", key),
 		upload: upload,
+		calls:  gate{intercept: intercept},
 		timing: timing,
 		events: events,
 		hurry:  make(chan struct{}, 1),
@@ -129,7 +130,6 @@ func (h *Host) run(ctx context.Context, cfg Config) {
 		h.found(s)
 		err = s.watch(ctx, h.timing)
 		h.lost(err)
-		h.emit(Event{Kind: HostDisconnected})
 		h.log.Info("Lost the connection", "reason", err.Error())
 		closed := s.close()
 		if ctx.Err() != nil {
@@ -168,14 +168,18 @@ func (h *Host) found(s *session) {
 	}
 }
 
-// lost records why there is no session.
+// lost records why there is no session, and tells that if it is news.
 func (h *Host) lost(err error) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	news := h.session != nil || h.err == nil || h.err.Error() != err.Error()
 	if h.session != nil {
 		h.before = h.session.inventory.domains()
 	}
 	h.session, h.err = nil, err
+	h.mu.Unlock()
+	if news {
+		h.emit(Event{Kind: HostDisconnected})
+	}
 }
 
 // dial opens a session. The credentials exist as files only while it does.

@@ -41,7 +41,7 @@ type entry struct {
 	Domain
 	// transient domains have no definition and vanish when they stop.
 	transient bool
-	// version counts the domain's events.
+	// version counts the events that tell of the domain's state.
 	version uint64
 }
 
@@ -116,7 +116,6 @@ func (i *inventory) apply(o occurrence) (measure bool) {
 		e.ChangedAt = i.now()
 	}
 	e.Name, e.State, e.Reason = o.name, state, reason
-	e.version++
 	switch o.event {
 	case libvirt.DOMAIN_EVENT_DEFINED:
 		e.transient = false
@@ -128,6 +127,8 @@ func (i *inventory) apply(o occurrence) (measure bool) {
 	case libvirt.DOMAIN_EVENT_UNDEFINED:
 		e.transient = true
 		measure = false
+	default:
+		e.version++
 	}
 	if e.transient && e.State == Shutoff {
 		delete(i.entries, o.uuid)
@@ -161,21 +162,27 @@ func (i *inventory) define(uuid, name string, memory int64) (done, failed func()
 	return done, failed
 }
 
-// expect prepares for the outcome of a call of this process. The returned function enters it, unless an event has told
-// more by then: a guest may have stopped before the call that started it came back.
-func (i *inventory) expect(uuid string, state State, reason string) (done func()) {
+// expect prepares for the outcome of a call of this process. The returned function enters it and reports whether it
+// could: when an event came meanwhile that says otherwise, it may be a late one, or it may tell of what happened next,
+// such as a guest that died before the call that started it came back. Then the host must be asked.
+func (i *inventory) expect(uuid string, state State, reason string) (done func() bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	version := i.entries[uuid].version
-	return func() {
+	return func() bool {
 		i.mu.Lock()
 		defer i.mu.Unlock()
 		e, known := i.entries[uuid]
-		if !known || e.version != version || e.State == state {
-			return
+		onTheWay := state == Shutoff && e.State == ShuttingDown
+		switch {
+		case !known || e.State == state:
+			return true
+		case e.version != version && !onTheWay:
+			return false
 		}
 		e.State, e.Reason, e.ChangedAt = state, reason, i.now()
 		i.entries[uuid] = e
+		return true
 	}
 }
 

@@ -162,22 +162,42 @@ func TestInventoryRemembers(t *testing.T) {
 	}
 }
 
-// TestInventoryExpect has a guest stop before the call that started it comes back.
+// TestInventoryExpect has events arrive between a call and its answer.
 func TestInventoryExpect(t *testing.T) {
-	i := newInventory()
-	i.load(nil, nil)
-	i.observe(defined)
-	done := i.expect("a", Running, "")
-	done()
-	if domain, _ := i.domain("a"); domain.State != Running {
-		t.Errorf("the call's outcome is not entered: %+v", domain)
-	}
-	done = i.expect("a", Running, "")
-	i.observe(started)
-	i.observe(crashed)
-	done()
-	if domain, _ := i.domain("a"); domain.State != Shutoff {
-		t.Errorf("the call's outcome overrules the event: %+v", domain)
+	stopping := event(libvirt.DOMAIN_EVENT_SHUTDOWN, 0)
+	for _, tt := range []struct {
+		name    string
+		before  []occurrence
+		expect  State
+		between []occurrence
+		clear   bool
+		want    State
+	}{
+		{"started, before the event", []occurrence{defined}, Running, nil, true, Running},
+		{"started, after the event", []occurrence{defined}, Running, []occurrence{started}, true, Running},
+		{"started, and the definition is told late", []occurrence{defined}, Running, []occurrence{defined}, true, Running},
+		{"started, and crashed", []occurrence{defined}, Running, []occurrence{started, crashed}, false, Shutoff},
+		{"destroyed, before the events", []occurrence{defined, started}, Shutoff, nil, true, Shutoff},
+		{"destroyed, between the events", []occurrence{defined, started}, Shutoff, []occurrence{stopping}, true, Shutoff},
+		{"destroyed, and the start is told late", []occurrence{defined, started}, Shutoff, []occurrence{started}, false, Running},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			i := newInventory()
+			i.load(nil, nil)
+			for _, o := range tt.before {
+				i.observe(o)
+			}
+			done := i.expect("a", tt.expect, "")
+			for _, o := range tt.between {
+				i.observe(o)
+			}
+			if clear := done(); clear != tt.clear {
+				t.Errorf("it is clear: %t", clear)
+			}
+			if domain, _ := i.domain("a"); domain.State != tt.want {
+				t.Errorf("got %s, want %s", domain.State, tt.want)
+			}
+		})
 	}
 }
 

@@ -174,6 +174,9 @@ func TestLibvirtdCreatesDuringUpload(t *testing.T) {
 	)
 	go func() { uploaded <- h.UploadVolume(ctx, "default", "image", size, content) }()
 	<-halfway
+	if _, err := h.Volume(ctx, "default", "another"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("looking for a missing volume meanwhile: %v", err)
+	}
 	var wg sync.WaitGroup
 	for n := range 20 {
 		wg.Go(func() {

@@ -26,10 +26,11 @@ import (
 
 // Pool holds the connections to all hosts. Hosts are isolated from each other: one that hangs slows none of the others.
 type Pool struct {
-	log    logr.Logger
-	upload Upload
-	timing timing
-	events *queue
+	log       logr.Logger
+	upload    Upload
+	intercept Intercept
+	timing    timing
+	events    *queue
 
 	// stopEvents ends the delivery of events.
 	stopEvents context.CancelFunc
@@ -53,6 +54,16 @@ type Option func(*Pool)
 // WithUpload replaces the upload for hosts of libvirt's test driver, which has none.
 func WithUpload(upload Upload) Option {
 	return func(p *Pool) { p.upload = upload }
+}
+
+// Intercept stands in the way of the calls to hosts, given libvirt's name of the procedure ("domainDefineXML"): it makes
+// the call, or doesn't, and returns the call's error or another. Calls come concurrently.
+type Intercept func(procedure string, call func() error) error
+
+// WithIntercept lets all calls of the pool pass an interceptor, but for dialling and pings: for tests of what happens
+// when a call isn't made or its answer is lost.
+func WithIntercept(intercept Intercept) Option {
+	return func(p *Pool) { p.intercept = intercept }
 }
 
 // NewPool returns an empty pool.
@@ -107,7 +118,7 @@ func (p *Pool) Set(key string, cfg Config) {
 		m.host = old.host
 		old.stop()
 	} else {
-		m.host = newHost(key, p.log, p.upload, p.timing, p.events)
+		m.host = newHost(key, p.log, p.upload, p.intercept, p.timing, p.events)
 	}
 	var ctx context.Context
 	ctx, m.stop = context.WithCancel(context.Background())

@@ -58,7 +58,7 @@ type session struct {
 }
 
 // openSession dials a host, subscribes to its events and then lists what it has.
-func openSession(ctx context.Context, uri string, open func(context.Context) (*libvirt.Connect, error), calls *counter, before map[string]Domain, emit func(Event)) (*session, error) {
+func openSession(ctx context.Context, uri string, open func(context.Context) (*libvirt.Connect, error), calls *gate, before map[string]Domain, emit func(Event)) (*session, error) {
 	s := &session{
 		test:      isTest(uri),
 		inventory: newInventory(),
@@ -82,7 +82,7 @@ func openSession(ctx context.Context, uri string, open func(context.Context) (*l
 
 func isTest(uri string) bool { return strings.HasPrefix(uri, "test:") }
 
-func (s *session) connect(ctx context.Context, open func(context.Context) (*libvirt.Connect, error), calls *counter) error {
+func (s *session) connect(ctx context.Context, open func(context.Context) (*libvirt.Connect, error), calls *gate) error {
 	dial := func() (*connection, error) {
 		calls.add("connectOpen")
 		conn, err := open(ctx)

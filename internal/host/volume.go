@@ -165,9 +165,12 @@ func (h *Host) Volume(ctx context.Context, pool, name string) (Volume, error) {
 	}
 	definition, err := read()
 	if errors.Is(err, ErrNotFound) && code(err) != libvirt.ERR_NO_STORAGE_POOL {
-		if definition, err = "", s.refreshPool(ctx, pool); err == nil {
+		if refreshErr := s.refreshPool(ctx, pool); refreshErr == nil {
 			definition, err = read()
+		} else if started, poolErr := s.startPool(ctx, pool); poolErr != nil || started {
+			err = errors.Join(refreshErr, poolErr) // libvirt stopped the pool over it: nothing is known
 		}
+		// Otherwise something is being written to the pool, which can't be refreshed meanwhile.
 	}
 	if err != nil {
 		return Volume{}, fmt.Errorf("reading volume %s in storage pool %s: %w", name, pool, err)
