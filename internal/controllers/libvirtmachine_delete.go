@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"path"
 
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
@@ -58,6 +59,7 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 		r.claims.release(s.libvirtCluster.Spec.Network.UUID, s.uuid)
 	}
 	r.restarts.drop(s.uuid)
+	ctrl.LoggerFrom(ctx).Info("Removed machine from host", "host", s.libvirtHost.Name, "domainUUID", s.uuid)
 	controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
 	return nil
 }

@@ -25,6 +25,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
@@ -114,6 +115,7 @@ func (r *LibvirtMachineReconciler) create(ctx context.Context, s *machineScope) 
 		return fmt.Errorf("defining domain %s: %w", definition.Name, err)
 	}
 	s.domain = &host.Domain{UUID: s.uuid, Name: definition.Name, State: host.Shutoff}
+	ctrl.LoggerFrom(ctx).Info("Defined domain", "host", s.libvirtHost.Name, "domainUUID", s.uuid, "address", internalIP(s.libvirtMachine))
 	return nil
 }
 
@@ -127,6 +129,7 @@ func (r *LibvirtMachineReconciler) start(ctx context.Context, s *machineScope) e
 	}
 	s.domain.State, s.domain.Reason = host.Running, ""
 	setProvisioned(s.libvirtMachine)
+	ctrl.LoggerFrom(ctx).Info("Started domain", "host", s.libvirtHost.Name, "domainUUID", s.uuid)
 	return nil
 }
 
@@ -165,6 +168,7 @@ func (r *LibvirtMachineReconciler) recover(ctx context.Context, s *machineScope)
 		return r.startFailed(s, err)
 	}
 	r.restarts.next(s.uuid, time.Now())
+	ctrl.LoggerFrom(ctx).Info("Restarted domain", "host", s.libvirtHost.Name, "domainUUID", s.uuid, "was", s.domain.State, "reason", s.domain.Reason)
 	s.domain.State, s.domain.Reason = host.Running, ""
 	return nil
 }

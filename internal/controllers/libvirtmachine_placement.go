@@ -26,6 +26,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/cluster-api/util/conditions"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
@@ -111,6 +112,7 @@ func (r *LibvirtMachineReconciler) place(ctx context.Context, s *machineScope) e
 	// The old resource version stays, or the patch at the end of the reconcile would ask for it.
 	s.libvirtMachine.Spec.HostName, s.libvirtMachine.Spec.ProviderID = written.Spec.HostName, written.Spec.ProviderID
 	r.promises.add(uuid, hostKey(s.libvirtMachine.Namespace, chosen), s.libvirtMachine.Spec.Memory.Value())
+	ctrl.LoggerFrom(ctx).Info("Placed machine", "host", chosen, "domainUUID", uuid)
 	return nil
 }
 
