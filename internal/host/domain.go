@@ -19,7 +19,6 @@ package host
 import (
 	"context"
 	"encoding/xml"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -150,13 +149,13 @@ func (h *Host) StartDomain(ctx context.Context, uuid string) error {
 	}
 	started := s.inventory.expect(uuid, Running, "")
 	// Create would look the domain up afterwards, in a second call.
-	clear, err := onDomain(ctx, s, uuid, "domainCreateWithFlags", func(dom *libvirt.Domain) (bool, error) {
+	sure, err := onDomain(ctx, s, uuid, "domainCreateWithFlags", func(dom *libvirt.Domain) (bool, error) {
 		if err := dom.CreateWithFlags(libvirt.DOMAIN_NONE); err != nil {
 			return false, err
 		}
 		return started(), nil
 	})
-	if err == nil && !clear {
+	if err == nil && !sure {
 		_, _ = s.check(ctx, uuid) // the domain was started, whatever the answer
 	}
 	if maybeStateError(err) {
@@ -208,13 +207,13 @@ func (h *Host) DestroyDomain(ctx context.Context, uuid string) error {
 		return err
 	}
 	destroyed := s.inventory.expect(uuid, Shutoff, ReasonDestroyed)
-	clear, err := onDomain(ctx, s, uuid, "domainDestroy", func(dom *libvirt.Domain) (bool, error) {
+	sure, err := onDomain(ctx, s, uuid, "domainDestroy", func(dom *libvirt.Domain) (bool, error) {
 		if err := dom.Destroy(); err != nil {
 			return false, err
 		}
 		return destroyed(), nil
 	})
-	if err == nil && !clear {
+	if err == nil && !sure {
 		_, _ = s.check(ctx, uuid)
 	}
 	return s.unlessStopped(ctx, uuid, "destroying", err)
@@ -285,59 +284,4 @@ func undefineFlags(test bool, libVersion uint32) libvirt.DomainUndefineFlagsValu
 		flags |= libvirt.DOMAIN_UNDEFINE_TPM
 	}
 	return flags
-}
-
-// AddressSource is where InterfaceAddresses looks.
-type AddressSource string
-
-// The address sources.
-const (
-	// AddressFromLease is the DHCP server of libvirt's networks.
-	AddressFromLease AddressSource = "Lease"
-	// AddressFromAgent is the guest agent.
-	AddressFromAgent AddressSource = "Agent"
-	// AddressFromARP is the host's ARP table.
-	AddressFromARP AddressSource = "ARP"
-)
-
-// InterfaceAddress is one address of a guest's interface.
-type InterfaceAddress struct {
-	// Interface is the guest's name for it if the agent told, otherwise the host's.
-	Interface string
-	MAC       string
-	IP        string
-	Prefix    int
-}
-
-// InterfaceAddresses returns the addresses of a running domain. ErrInactive: it does not run, or its agent does not.
-func (h *Host) InterfaceAddresses(ctx context.Context, uuid string, source AddressSource) ([]InterfaceAddress, error) {
-	sources := map[AddressSource]libvirt.DomainInterfaceAddressesSource{
-		AddressFromLease: libvirt.DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE,
-		AddressFromAgent: libvirt.DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT,
-		AddressFromARP:   libvirt.DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
-	}
-	src, ok := sources[source]
-	if !ok {
-		return nil, fmt.Errorf("%w: address source %q: use Lease, Agent or ARP", ErrInvalid, source)
-	}
-	s, err := h.current()
-	if err != nil {
-		return nil, err
-	}
-	interfaces, err := onDomain(ctx, s, uuid, "domainInterfaceAddresses", func(dom *libvirt.Domain) ([]libvirt.DomainInterface, error) {
-		return dom.ListAllInterfaceAddresses(src)
-	})
-	if err != nil {
-		if c := code(err); c == libvirt.ERR_OPERATION_INVALID || errors.Is(err, libvirt.ERR_AGENT_UNRESPONSIVE) {
-			err = fmt.Errorf("%w: %w", ErrInactive, err)
-		}
-		return nil, fmt.Errorf("reading the addresses of domain %s: %w", uuid, err)
-	}
-	var addresses []InterfaceAddress
-	for _, i := range interfaces {
-		for _, a := range i.Addrs {
-			addresses = append(addresses, InterfaceAddress{Interface: i.Name, MAC: strings.ToLower(i.Hwaddr), IP: a.Addr, Prefix: int(a.Prefix)})
-		}
-	}
-	return addresses, nil
 }

@@ -170,7 +170,7 @@ func TestInventoryExpect(t *testing.T) {
 		before  []occurrence
 		expect  State
 		between []occurrence
-		clear   bool
+		sure    bool
 		want    State
 	}{
 		{"started, before the event", []occurrence{defined}, Running, nil, true, Running},
@@ -191,8 +191,8 @@ func TestInventoryExpect(t *testing.T) {
 			for _, o := range tt.between {
 				i.observe(o)
 			}
-			if clear := done(); clear != tt.clear {
-				t.Errorf("it is clear: %t", clear)
+			if sure := done(); sure != tt.sure {
+				t.Errorf("it is sure: %t", sure)
 			}
 			if domain, _ := i.domain("a"); domain.State != tt.want {
 				t.Errorf("got %s, want %s", domain.State, tt.want)

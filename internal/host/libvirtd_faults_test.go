@@ -1,0 +1,301 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package host
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hosttest"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
+)
+
+// killGuest kills the QEMU process of a domain.
+func killGuest(t *testing.T, lab *privatehost.Host, name string) {
+	t.Helper()
+	pid, err := os.ReadFile(lab.Path("/run/libvirt/qemu/" + name + ".pid"))
+	must(t, err)
+	if out, err := lab.Inside(testContext(t), "kill", "-9", strings.TrimSpace(string(pid))).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+func TestLibvirtdCrash(t *testing.T) {
+	lab := hosttest.Libvirtd(t)
+	_, h, events := connect(t, socketURI(lab))
+	ctx, uuid := testContext(t), domainUUID(1)
+	must(t, h.DefineDomain(ctx, domainXML("qemu", 1)))
+	must(t, h.StartDomain(ctx, uuid))
+	eventually(t, "its events are in", func() error {
+		if domain, err := h.Domain(uuid); err != nil || domain.State != Running {
+			return errors.Join(err, errors.New(string(domain.State)))
+		}
+		return nil
+	})
+	events.forget()
+	start := time.Now()
+	killGuest(t, lab, "guest-1")
+	eventually(t, "the crash is seen", func() error {
+		if domain, err := h.Domain(uuid); err != nil || domain.State != Shutoff || domain.Reason != ReasonCrashed {
+			return fmt.Errorf("got %+v, %w", domain, err)
+		}
+		return nil
+	})
+	events.expect(t, Event{Kind: DomainChanged, UUID: uuid})
+	took := time.Since(start)
+	t.Logf("A crash was told after %s", took)
+	if took > time.Second {
+		t.Errorf("that is too long")
+	}
+	// What the event said is also what libvirt answers when it is asked.
+	s, err := h.current()
+	must(t, err)
+	if state, reason, err := s.state(ctx, uuid); err != nil || state != Shutoff || reason != ReasonCrashed {
+		t.Errorf("libvirt says %s %s, %v", state, reason, err)
+	}
+	must(t, h.StartDomain(ctx, uuid))
+}
+
+// TestLibvirtdRestart kills the daemon; the guests go on, but for one, which dies meanwhile.
+func TestLibvirtdRestart(t *testing.T) {
+	lab := hosttest.Libvirtd(t)
+	p, h, events := connect(t, socketURI(lab), quickly)
+	ctx := testContext(t)
+	for n := 1; n <= 3; n++ {
+		must(t, h.DefineDomain(ctx, domainXML("qemu", n)))
+	}
+	must(t, h.StartDomain(ctx, domainUUID(1)))
+	must(t, h.StartDomain(ctx, domainUUID(2)))
+	must(t, h.CreateVolume(ctx, "default", volumeXML("a", "qcow2", 1<<20)))
+	must(t, h.EnsureNetwork(ctx, networkXML(networkUUID, "nodes", "10.7.0")))
+	eventually(t, "their events are in", func() error { return settled(h) })
+	events.forget()
+
+	must(t, lab.StopDaemon(ctx, syscall.SIGKILL))
+	events.expect(t, Event{Kind: HostDisconnected})
+	if _, err := p.Get(testKey); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("without a daemon: %v", err)
+	}
+	if _, err := h.Domain(domainUUID(1)); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("its inventory: %v", err)
+	}
+	if err := h.StartDomain(ctx, domainUUID(3)); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("a call: %v", err)
+	}
+	killGuest(t, lab, "guest-2")
+	must(t, os.Remove(lab.Path("/etc/libvirt/qemu/guest-3.xml")))
+
+	start := time.Now()
+	must(t, lab.StartDaemon(ctx))
+	connected(t, p, testKey)
+	t.Logf("Connected %s after the daemon was started again", time.Since(start))
+	events.expect(t, Event{Kind: HostConnected})
+	events.expect(t, Event{Kind: DomainChanged, UUID: domainUUID(2)}) // died
+	events.expect(t, Event{Kind: DomainChanged, UUID: domainUUID(3)}) // vanished
+	if slices.Contains(events.seen(), Event{Host: testKey, Kind: DomainChanged, UUID: domainUUID(1)}) {
+		t.Error("the guest that went on is said to have changed")
+	}
+	if domain, err := h.Domain(domainUUID(1)); err != nil || domain.State != Running || domain.MaxMemoryBytes != 64<<20 {
+		t.Errorf("the guest that went on: %+v, %v", domain, err)
+	}
+	if domain, err := h.Domain(domainUUID(2)); err != nil || domain.State != Shutoff {
+		t.Errorf("the guest that died: %+v, %v", domain, err)
+	} else {
+		t.Logf("libvirt's reason for the guest that died meanwhile: %s", domain.Reason)
+	}
+	// The old host goes on working, with handles and events of its own.
+	must(t, h.DestroyDomain(ctx, domainUUID(1)))
+	if _, err := h.Reserve(ctx, networkUUID, "52:54:00:00:00:01", "one", pickNext); err != nil {
+		t.Error(err)
+	}
+	must(t, h.DeleteVolume(ctx, "default", "a"))
+	must(t, h.DeleteNetwork(ctx, networkUUID))
+	eventually(t, "events arrive", func() error {
+		if domain, err := h.Domain(domainUUID(1)); err != nil || domain.State != Shutoff {
+			return fmt.Errorf("got %+v, %w", domain, err)
+		}
+		return nil
+	})
+}
+
+// settled waits for the inventory to have the events of everything that was done.
+func settled(h *Host) error {
+	for n, want := range map[int]State{1: Running, 2: Running, 3: Shutoff} {
+		if domain, err := h.Domain(domainUUID(n)); err != nil || domain.State != want {
+			return fmt.Errorf("got %+v, %w", domain, err)
+		}
+	}
+	return nil
+}
+
+// TestLibvirtdKilledDuringCalls kills the daemon again and again under calls: each comes back.
+func TestLibvirtdKilledDuringCalls(t *testing.T) {
+	lab := hosttest.Libvirtd(t)
+	p, h, _ := connect(t, socketURI(lab), quickly)
+	ctx := testContext(t)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for n := range 4 {
+		wg.Go(func() {
+			for round := 0; ; round++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				name := fmt.Sprintf("v-%d-%d", n, round)
+				err := errors.Join(
+					h.CreateVolume(ctx, "default", volumeXML(name, "qcow2", 1<<20)),
+					h.DefineDomain(ctx, domainXML("qemu", n+1)),
+					h.UploadVolume(ctx, "default", name, 1<<10, bytes.NewReader(make([]byte, 1<<10))),
+				)
+				if err != nil {
+					time.Sleep(5 * time.Millisecond)
+				}
+			}
+		})
+	}
+	for range 3 {
+		connected(t, p, testKey)
+		time.Sleep(50 * time.Millisecond)
+		must(t, lab.StopDaemon(ctx, syscall.SIGKILL))
+		must(t, lab.StartDaemon(ctx))
+	}
+	close(stop)
+	done := make(chan struct{})
+	go func() { defer close(done); wg.Wait() }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		t.Fatal("a call never came back")
+	}
+	connected(t, p, testKey)
+	must(t, h.CreateVolume(ctx, "default", volumeXML("after", "qcow2", 1<<20)))
+}
+
+// TestLibvirtdHangs stops a daemon in its tracks while another host goes on.
+func TestLibvirtdHangs(t *testing.T) {
+	lab, neighbour := hosttest.Libvirtd(t), hosttest.Libvirtd(t)
+	p, h, events := connect(t, socketURI(lab), quickly)
+	p.Set("default/neighbour", Config{URI: socketURI(neighbour)})
+	good := connected(t, p, "default/neighbour")
+	ctx := testContext(t)
+	must(t, h.DefineDomain(ctx, domainXML("qemu", 1)))
+	must(t, good.DefineDomain(ctx, domainXML("qemu", 1)))
+
+	must(t, lab.SignalDaemon(syscall.SIGSTOP))
+	start := time.Now()
+	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	if _, err := h.DomainXML(short, domainUUID(1)); !errors.Is(err, ErrTimeout) && !errors.Is(err, ErrUnreachable) {
+		t.Errorf("a call: %v", err)
+	}
+	if waited := time.Since(start); waited > 2*time.Second {
+		t.Errorf("its caller was let go after %s", waited)
+	}
+	var wg sync.WaitGroup
+	for range 8 { // more than there are slots
+		wg.Go(func() {
+			if _, err := h.DomainXML(ctx, domainUUID(1)); !errors.Is(err, ErrUnreachable) {
+				t.Errorf("a patient call: %v", err)
+			}
+		})
+	}
+	eventually(t, "the host is given up", func() error {
+		if _, err := p.Get(testKey); !errors.Is(err, ErrUnreachable) {
+			return fmt.Errorf("got %w", err)
+		}
+		return nil
+	})
+	t.Logf("Given up after %s", time.Since(start))
+	wg.Wait()
+	events.expect(t, Event{Kind: HostDisconnected})
+	for range 10 {
+		start := time.Now()
+		if _, err := good.DomainXML(ctx, domainUUID(1)); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("the neighbour took %s", took)
+		}
+	}
+	must(t, lab.SignalDaemon(syscall.SIGCONT))
+	start = time.Now()
+	connected(t, p, testKey)
+	t.Logf("Connected %s after it went on", time.Since(start))
+	events.expect(t, Event{Kind: HostConnected})
+	if _, err := h.DomainXML(ctx, domainUUID(1)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLibvirtdHalfOpen cuts the network under a connection, without a word to either end, and mends it.
+func TestLibvirtdHalfOpen(t *testing.T) {
+	lab := hosttest.Libvirtd(t)
+	access := hosttest.SSHD(t, lab)
+	p, events := newPool(t, quickly)
+	p.Set(testKey, sshConfig(t, access))
+	connected(t, p, testKey)
+	link := func(state string) {
+		t.Helper()
+		links, err := lab.Inside(testContext(t), "ip", "-o", "-4", "addr", "show", "to", lab.Addr().String()).Output()
+		if err != nil || len(strings.Fields(string(links))) < 2 {
+			t.Fatalf("looking for the link: %s, %v", links, err)
+		}
+		if out, err := lab.Inside(testContext(t), "ip", "link", "set", strings.Fields(string(links))[1], state).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	link("down")
+	start := time.Now()
+	events.expect(t, Event{Kind: HostDisconnected})
+	t.Logf("Noticed after %s", time.Since(start))
+	link("up")
+	start = time.Now()
+	connected(t, p, testKey)
+	t.Logf("Connected %s after the network was mended", time.Since(start))
+}
+
+// TestSilence dials a peer that accepts and then says nothing.
+func TestSilence(t *testing.T) {
+	p, _ := newPool(t, quickly)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer listener.Close() // accepts and says nothing
+	cfg := Config{
+		URI:         "qemu+libssh2://root@" + listener.Addr().String() + "/system",
+		Credentials: Credentials{SSHPrivateKey: []byte("key"), KnownHosts: []byte("# nobody\n")},
+	}
+	p.timing.dial = 200 * time.Millisecond
+	p.Set(testKey, cfg)
+	eventually(t, "the silence is told", func() error {
+		if _, err := p.Get(testKey); !errors.Is(err, ErrTimeout) || !errors.Is(err, ErrUnreachable) {
+			return fmt.Errorf("got %w", err)
+		}
+		return nil
+	})
+}
