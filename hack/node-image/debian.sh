@@ -12,6 +12,7 @@ name=$1 out=$2
 
 # Prints sources.list lines for the suite from this machine's configuration; nothing on
 # a machine of another suite, where mmdebstrap's own default is used.
+# shellcheck disable=SC2016
 sources() {
   apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' \
     'Created-By: Packages' 'Origin: Debian' 'Component: main' |

@@ -9,7 +9,7 @@ trap 'mountpoint -q "$work/mnt" && umount "$work/mnt"; rm -rf "$work"' EXIT
 raw=$work/disk.raw
 mib=$((1024 * 1024))
 
-kernel=$(cd "$tree/boot" && ls -1 vmlinuz-* | sort -V | tail -n 1)
+kernel=$(find "$tree/boot" -name 'vmlinuz-*' -printf '%f\n' | sort -V | tail -n 1)
 mkdir -p "$tree/boot/extlinux"
 cat >"$tree/boot/extlinux/extlinux.conf" <<CONFIG
 default linux
