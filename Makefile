@@ -101,7 +101,7 @@ test: packages test-programs $(GOTESTSUM) ## Run all tests but the end-to-end on
 
 .PHONY: test-e2e
 test-e2e: packages $(GOTESTSUM) build ## Run the end-to-end tests: real clusters of real machines
-	GOTESTSUM=$(GOTESTSUM) hack/test.sh -tags e2e -timeout 90m ./test/e2e/...
+	GOTESTSUM=$(GOTESTSUM) GOTESTSUM_FORMAT=standard-verbose hack/test.sh -tags e2e -timeout 180m ./test/e2e/... -args -ginkgo.v
 
 ##@ Lab
 

@@ -9,7 +9,7 @@ trap 'rm -f "$events"' EXIT
 
 status=0
 # The hosts and daemons of the tests aren't inputs that Go's test cache knows of, hence -count=1.
-"$GOTESTSUM" --format pkgname --hide-summary=skipped --jsonfile "$events" -- -count=1 -timeout 20m "$@" || status=$?
+"$GOTESTSUM" --format "${GOTESTSUM_FORMAT:-pkgname}" --hide-summary=skipped --jsonfile "$events" -- -count=1 -timeout 20m "$@" || status=$?
 
 read -r passed failed < <(jq -rs '
   def tests(action): [.[] | select(.Action == action and .Test != null)] | length;
