@@ -56,6 +56,8 @@ type LibvirtMachineReconciler struct {
 	restarts restarts
 	images   memo[imageKey, image.Info]
 	pools    memo[poolKey, string]
+	// owned are the domains whose mark was written or read by this process: it doesn't change.
+	owned memo[ownedDomain, struct{}]
 }
 
 // +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirtmachines,verbs=get;list;watch;patch;update

@@ -59,6 +59,7 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 		r.claims.release(s.libvirtCluster.Spec.Network.UUID, s.uuid)
 	}
 	r.restarts.drop(s.uuid)
+	r.owned.forget(r.ownedKey(s))
 	ctrl.LoggerFrom(ctx).Info("Removed machine from host", "host", s.libvirtHost.Name, "domainUUID", s.uuid)
 	controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
 	return nil
@@ -66,15 +67,12 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 
 // removeDomain removes the domain and tells whether it was there.
 func (r *LibvirtMachineReconciler) removeDomain(ctx context.Context, s *machineScope) (bool, error) {
-	document, err := s.host.DomainXML(ctx, s.uuid)
+	err := r.checkOwner(ctx, s)
 	if errors.Is(err, host.ErrNotFound) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("reading domain %s: %w", s.uuid, err)
-	}
-	if by, ok := owner.Of(document); !ok || by != machineOwner(s) {
-		return false, domainConflict("a domain on host %s has our UUID %s and isn't ours: remove it", s.libvirtHost.Name, s.uuid)
+		return false, err
 	}
 	if err := s.host.DestroyDomain(ctx, s.uuid); err != nil && !errors.Is(err, host.ErrNotFound) {
 		return true, fmt.Errorf("stopping domain %s: %w", s.uuid, err)
@@ -106,6 +104,33 @@ func (r *LibvirtMachineReconciler) removeVolumes(ctx context.Context, s *machine
 		return fmt.Errorf("removing the bootstrap data: %w", err)
 	}
 	return nil
+}
+
+// checkOwner makes sure that the domain with our UUID carries our mark. It is read once, unless this process wrote it.
+// The error is host.ErrNotFound when there is no such domain.
+func (r *LibvirtMachineReconciler) checkOwner(ctx context.Context, s *machineScope) error {
+	_, unseen := s.host.Domain(s.uuid)
+	if _, known := r.owned.get(r.ownedKey(s), 0); known && unseen == nil {
+		return nil
+	}
+	document, err := s.host.DomainXML(ctx, s.uuid)
+	if err != nil {
+		return fmt.Errorf("reading domain %s: %w", s.uuid, err)
+	}
+	if by, ok := owner.Of(document); !ok || by != machineOwner(s) {
+		return domainConflict("a domain on host %s has our UUID %s and isn't ours: remove it", s.libvirtHost.Name, s.uuid)
+	}
+	r.owned.set(r.ownedKey(s), 0, struct{}{})
+	return nil
+}
+
+// ownedDomain is a domain on a host.
+type ownedDomain struct {
+	host, uuid string
+}
+
+func (r *LibvirtMachineReconciler) ownedKey(s *machineScope) ownedDomain {
+	return ownedDomain{hostKey(s.libvirtHost.Namespace, s.libvirtHost.Name), s.uuid}
 }
 
 // looksOurs tells whether a root disk is an overlay over the machine's image, as we make them.

@@ -71,6 +71,11 @@ func (r *LibvirtMachineReconciler) reconcileDomain(ctx context.Context, s *machi
 			"domain %s is gone from host %s, though nobody deleted the Machine: delete it to have it replaced",
 			s.uuid, s.libvirtMachine.Spec.HostName)}
 	}
+	if s.domain != nil {
+		if err := r.checkOwner(ctx, s); err != nil {
+			return err
+		}
+	}
 	if err := r.reconcileAddress(ctx, s); err != nil {
 		return err
 	}
@@ -115,6 +120,7 @@ func (r *LibvirtMachineReconciler) create(ctx context.Context, s *machineScope) 
 		return fmt.Errorf("defining domain %s: %w", definition.Name, err)
 	}
 	s.domain = &host.Domain{UUID: s.uuid, Name: definition.Name, State: host.Shutoff}
+	r.owned.set(r.ownedKey(s), 0, struct{}{})
 	ctrl.LoggerFrom(ctx).Info("Defined domain", "host", s.libvirtHost.Name, "domainUUID", s.uuid, "address", internalIP(s.libvirtMachine))
 	return nil
 }
@@ -156,13 +162,6 @@ func (r *LibvirtMachineReconciler) recover(ctx context.Context, s *machineScope)
 	if due > 0 {
 		wait.after = due
 		return wait
-	}
-	document, err := s.host.DomainXML(ctx, s.uuid)
-	if err != nil {
-		return fmt.Errorf("reading domain %s: %w", s.domain.Name, err)
-	}
-	if by, ok := owner.Of(document); !ok || by != machineOwner(s) {
-		return domainConflict("domain %s on host %s has our UUID and isn't ours: remove it", s.domain.Name, s.libvirtHost.Name)
 	}
 	if err := s.host.StartDomain(ctx, s.uuid); err != nil {
 		return r.startFailed(s, err)

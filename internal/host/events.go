@@ -204,6 +204,7 @@ func (s *session) onNetworkLifecycle(_ *libvirt.Connect, net *libvirt.Network, e
 	if err != nil {
 		return
 	}
+	s.reserved.drop(uuid)
 	if event.Event == libvirt.NETWORK_EVENT_UNDEFINED {
 		s.networks.drop(uuid)
 	} else {

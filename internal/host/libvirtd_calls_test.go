@@ -68,9 +68,12 @@ func TestLibvirtdCalls(t *testing.T) {
 					t.Errorf("the daemon saw %d calls: %v", len(seen), seen)
 				}
 			}
+			// The first machine in a network reads its reservations, which are remembered from then on.
+			_, err := h.Reserve(ctx, networkUUID, "52:00:00:00:00:99", "other", pickNext)
+			must(t, err)
 			create := func() error { return h.CreateVolume(ctx, "default", volumeXML("root", "qcow2", 1<<30)) }
 			// connectSupportsFeature is libvirt's own doing, at each networkUpdate.
-			count("1 connectSupportsFeature, 1 domainCreateWithFlags, 1 domainDefineXML, 1 domainSetAutostart, 1 networkGetXMLDesc, 1 networkUpdate, 1 storageVolUpload, 2 storageVolCreateXML", 9,
+			count("1 connectSupportsFeature, 1 domainCreateWithFlags, 1 domainDefineXML, 1 domainSetAutostart, 1 networkUpdate, 1 storageVolUpload, 2 storageVolCreateXML", 8,
 				func() error {
 					_, err := h.Reserve(ctx, networkUUID, mac, "one", pickNext)
 					return err
@@ -87,11 +90,7 @@ func TestLibvirtdCalls(t *testing.T) {
 				time.Sleep(100 * time.Millisecond) // events cause no calls
 				return err
 			})
-			count("1 connectSupportsFeature, 1 domainDestroy, 1 domainGetXMLDesc, 1 domainUndefineFlags, 1 networkUpdate, 2 storageVolDelete", 7,
-				func() error {
-					_, err := h.DomainXML(ctx, uuid)
-					return err
-				},
+			count("1 connectSupportsFeature, 1 domainDestroy, 1 domainUndefineFlags, 1 networkUpdate, 2 storageVolDelete", 6,
 				func() error { return h.DestroyDomain(ctx, uuid) },
 				func() error { return h.UndefineDomain(ctx, uuid) },
 				func() error { return h.DeleteVolume(ctx, "default", "root") },

@@ -60,7 +60,7 @@ func TestLibvirtdReservations(t *testing.T) {
 	if len(given) != 20 {
 		t.Errorf("20 machines got %d addresses", len(given))
 	}
-	if total, list := spent(before, h.Calls()); total != 60 {
+	if total, list := spent(before, h.Calls()); total != 41 {
 		t.Errorf("20 reservations took %d calls: %s", total, list)
 	}
 

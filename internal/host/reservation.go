@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"libvirt.org/go/libvirt"
 	"libvirt.org/go/libvirtxml"
@@ -57,11 +58,10 @@ func (h *Host) Reserve(ctx context.Context, networkUUID, mac, name string, pick 
 
 func (s *session) reserve(ctx context.Context, uuid string, wanted Reservation, pick func([]Reservation) (string, error)) (Reservation, error) {
 	for repaired := false; ; repaired = true {
-		_, parsed, err := s.networkXML(ctx, uuid, 0)
+		taken, err := s.taken(ctx, uuid)
 		if err != nil {
 			return Reservation{}, err
 		}
-		taken := reservations(parsed)
 		if k := slices.IndexFunc(taken, func(r Reservation) bool { return r.MAC == wanted.MAC }); k >= 0 {
 			return taken[k], nil
 		}
@@ -70,8 +70,10 @@ func (s *session) reserve(ctx context.Context, uuid string, wanted Reservation, 
 		}
 		err = s.updateReservation(ctx, uuid, libvirt.NETWORK_UPDATE_COMMAND_ADD_LAST, wanted, liveAndConfig)
 		if err == nil {
+			s.reserved.put(uuid, append(slices.Clone(taken), wanted))
 			return wanted, nil
 		}
+		s.reserved.drop(uuid)
 		if code(err) != libvirt.ERR_OPERATION_INVALID || repaired {
 			return Reservation{}, err
 		}
@@ -80,6 +82,50 @@ func (s *session) reserve(ctx context.Context, uuid string, wanted Reservation, 
 			return Reservation{}, err
 		}
 	}
+}
+
+// taken returns the reservations of the running network: as remembered since they were last read, so that a machine
+// more doesn't cost a reading more. Others change them only by redefining the network, which is an event, or behind
+// libvirt's back, which shows as a refused update.
+func (s *session) taken(ctx context.Context, uuid string) ([]Reservation, error) {
+	if known, ok := s.reserved.get(uuid); ok {
+		return known, nil
+	}
+	_, parsed, err := s.networkXML(ctx, uuid, 0)
+	if err != nil {
+		return nil, err
+	}
+	known := reservations(parsed)
+	s.reserved.put(uuid, known)
+	return known, nil
+}
+
+// reserved remembers the reservations of networks by UUID. The slices are never changed.
+type reserved struct {
+	mu        sync.Mutex
+	byNetwork map[string][]Reservation
+}
+
+func (r *reserved) get(uuid string) ([]Reservation, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known, ok := r.byNetwork[uuid]
+	return known, ok
+}
+
+func (r *reserved) put(uuid string, known []Reservation) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.byNetwork == nil {
+		r.byNetwork = map[string][]Reservation{}
+	}
+	r.byNetwork[uuid] = known
+}
+
+func (r *reserved) drop(uuid string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.byNetwork, uuid)
 }
 
 // Release gives a reservation back. One that is not there, or whose network is gone, is fine.
@@ -101,6 +147,13 @@ func (h *Host) Release(ctx context.Context, networkUUID, mac string) error {
 
 func (s *session) unreserve(ctx context.Context, uuid, mac string) error {
 	err := s.updateReservation(ctx, uuid, libvirt.NETWORK_UPDATE_COMMAND_DELETE, Reservation{MAC: mac}, liveAndConfig)
+	if err == nil {
+		if known, ok := s.reserved.get(uuid); ok {
+			s.reserved.put(uuid, slices.DeleteFunc(slices.Clone(known), func(r Reservation) bool { return r.MAC == mac }))
+		}
+		return nil
+	}
+	s.reserved.drop(uuid)
 	if code(err) != libvirt.ERR_OPERATION_INVALID {
 		return err
 	}

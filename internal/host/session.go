@@ -42,6 +42,8 @@ type session struct {
 	networks  handles[*libvirt.Network]     // by UUID
 	pools     handles[*libvirt.StoragePool] // by name
 	volumes   handles[*libvirt.StorageVol]  // by volumeKey
+	// reserved remembers what has been read of networks' reservations.
+	reserved reserved
 	// listed remembers the pools whose volumes have been listed.
 	listed sync.Map
 	// doubted remembers the domains that are going to be looked at.

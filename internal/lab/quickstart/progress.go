@@ -75,7 +75,9 @@ func (q *Quickstart) waitForCluster(ctx context.Context) error {
 				seen.nodes = list.Items
 			}
 		}
-		if err == nil {
+		if err != nil {
+			q.out.say("the management plane doesn't answer: %s", err)
+		} else {
 			q.tell(told, seen)
 			if complete(seen, q.options.ControlPlanes+q.options.Workers) {
 				return nil
