@@ -19,7 +19,7 @@ limitations under the License.
 package e2e
 
 import (
-	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -92,8 +92,8 @@ var _ = Describe("A cluster", Ordered, func() {
 				return kubectl(ctx, lab.ClusterKubeconfig(), "exec", netcheckName(from), "--", "/netcheck", "get", "-timeout", "30s", url)
 			}).WithContext(ctx).WithTimeout(5 * time.Minute).WithPolling(5 * time.Second).Should(ContainSubstring("netcheck-"))
 		}
-		get(0, fmt.Sprintf("http://%s:8080/", pods[1].Status.PodIP))
-		get(1, fmt.Sprintf("http://%s:8080/", pods[0].Status.PodIP))
+		get(0, "http://"+net.JoinHostPort(pods[1].Status.PodIP, "8080")+"/")
+		get(1, "http://"+net.JoinHostPort(pods[0].Status.PodIP, "8080")+"/")
 		get(0, "http://netcheck.default.svc.cluster.local:8080/")
 		get(1, "http://netcheck:8080/")
 		for i := range pods {
