@@ -92,8 +92,9 @@ verify: lint ## Check that generated files are up to date, and everything that c
 ##@ Test
 
 .PHONY: test-programs
-test-programs: ## Build what the tests run: etcd, Kubernetes' and Cluster API's control planes
+test-programs: ## Build what the tests run: etcd, Kubernetes' and Cluster API's control planes, a guest's image
 	$(BUILD) $(TEST_PROGRAMS)
+	hack/node-image/build.sh base
 
 .PHONY: test
 test: packages test-programs $(GOTESTSUM) ## Run all tests but the end-to-end ones; the last line sums up
