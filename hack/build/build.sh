@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Builds third-party programs from Go modules into the cache.
-# Usage: hack/build/build.sh NAME…     make $(hack/build/build.sh --bin-dir)/NAME exist and be up to date
-#        hack/build/build.sh --bin-dir print that directory
-#        hack/build/build.sh --list    print the names
+# Usage: hack/build/build.sh NAME…         make $(hack/build/build.sh --bin-dir)/NAME exist and be up to date
+#        hack/build/build.sh --bin-dir     print that directory
+#        hack/build/build.sh --list        print the names
+#        hack/build/build.sh --keys NAME…  print what identifies their content
 #
 # A program is keyed by its module's go.mod and go.sum, its package, its flags and the
 # Go toolchain, so that what is already there costs nothing. The directory of --bin-dir
@@ -111,8 +112,15 @@ main() {
   case ${1:-} in
   --bin-dir) bin_dir ;;
   --list) awk '!/^#/ {print $1}' "$here/targets.txt" ;;
+  --keys)
+    local name module package
+    for name in "${@:2}"; do
+      read -r module package < <(target "$name")
+      echo "$name $(key "$module" "$package")"
+    done
+    ;;
   '' | -*)
-    sed -n '2,5s/^# //p' "${BASH_SOURCE[0]}" >&2
+    sed -n '2,6s/^# //p' "${BASH_SOURCE[0]}" >&2
     return 2
     ;;
   *)

@@ -12,7 +12,7 @@ export GOWORK=off GOFLAGS=-buildvcs=false
 
 "$here/build.sh" kustomize
 kustomize=$("$here/build.sh" --bin-dir)/kustomize
-module=$(cd "$here/calico" && go list -m -f '{{.Dir}}' github.com/projectcalico/calico)
+module=$(cd "$here/calico" && go mod download -json github.com/projectcalico/calico | jq -r .Dir)
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -23,6 +23,7 @@ image_programs=(
   etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy coredns kube-vip
   calico-node calico-cni calico-cni-install calico-kube-controllers calico-check-status
 )
+programs=("${node_programs[@]}" "${node_cni[@]/#/cni-}" "${image_programs[@]}")
 
 # Prints a hash of files, directories and strings, each given by its path or as =STRING.
 digest() {
@@ -40,11 +41,14 @@ debian() {
   local name=$1 out
   out=$(digest "$here/debian.sh" "$here/packages/$name.txt" "$here/rootfs/initramfs" "=$DEBIAN_SUITE")
   out=$images/debian-$name-$out.tar
-  if [ ! -e "$out" ]; then
-    echo "making the Debian tree $name" >&2
-    "$here/debian.sh" "$name" "$out.$$"
-    mv "$out.$$" "$out"
-  fi
+  (
+    flock 8
+    if [ ! -e "$out" ]; then
+      echo "making the Debian tree $name" >&2
+      "$here/debian.sh" "$name" "$out.$$"
+      mv "$out.$$" "$out"
+    fi
+  ) 8>"$CACHE/lock/debian-$name"
   echo "$out"
 }
 
@@ -65,8 +69,11 @@ base_tree() {
   mkdir -p "$tree/dev"
   copy_files base "$tree"
   ln -sf ../run/systemd/resolve/stub-resolv.conf "$tree/etc/resolv.conf"
+  # What a guest on a virtual disk, with one serial console, has no use for. cloud-config
+  # is a stage of cloud-init that only costs a start of Python: cloud.cfg leaves it empty.
   for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
-    e2scrub_reap.service systemd-pstore.service getty@tty1.service cloud-init-hotplugd.socket; do
+    e2scrub_reap.service systemd-pstore.service systemd-binfmt.service systemd-update-utmp.service \
+    getty@tty1.service cloud-config.service cloud-init-hotplugd.socket; do
     ln -sf /dev/null "$tree/etc/systemd/system/$unit"
   done
   for unit in systemd-networkd systemd-resolved; do
@@ -77,6 +84,8 @@ base_tree() {
 # Adds Kubernetes to TREE: programs, units, and a containerd that already has its images.
 node_tree() {
   local tree=$1 name
+  "$here/../build/build.sh" "${programs[@]}"
+  bin=$("$here/../build/build.sh" --bin-dir)
   copy_files node "$tree"
   for name in "${node_programs[@]}"; do install -D "$bin/$name" "$tree/usr/local/bin/$name"; done
   for name in "${node_cni[@]}"; do install -D "$bin/cni-$name" "$tree/opt/cni/bin/$name"; done
@@ -93,11 +102,11 @@ copy_files() {
 preload() {
   local tree=$1 pid name module ctr
   mkdir "$work/bin"
-  for name in "${image_programs[@]}" "${node_cni[@]/#/cni-}"; do ln -s "$bin/$name" "$work/bin/$name"; done
+  for name in "${programs[@]}"; do ln -s "$bin/$name" "$work/bin/$name"; done
   for name in pause netcheck; do
     (cd "$here" && go build -trimpath -ldflags '-s -w' -o "$work/bin/$name" "./$name")
   done
-  module=$(cd "$here/../build/calico" && go list -m -f '{{.Dir}}' github.com/projectcalico/calico)
+  module=$(cd "$here/../build/calico" && go mod download -json github.com/projectcalico/calico | jq -r .Dir)
   image_names | (cd "$here" && xargs go run ./images -bin "$work/bin" -netbase "$(debian container)" \
     -calico-filesystem "$module/node/filesystem" -out "$work/images.tar")
 
@@ -127,10 +136,8 @@ main() {
   base) size=2G ;;
   node)
     size=6G
-    "$here/../build/build.sh" "${node_programs[@]}" "${node_cni[@]/#/cni-}" "${image_programs[@]}"
-    bin=$("$here/../build/build.sh" --bin-dir)
     inputs+=("$here/packages" "$here/rootfs/node" "$here/images" "$here/pause" "$here/netcheck"
-      "=$(cd "$bin" && readlink -f "${node_programs[@]}" && stat -c '%i %n' -- * | sha256sum)")
+      "=$("$here/../build/build.sh" --keys "${programs[@]}")" "=$KUBERNETES_VERSION $CALICO_VERSION $KUBE_VIP_VERSION")
     ;;
   *)
     sed -n '2,4s/^# //p' "${BASH_SOURCE[0]}" >&2
@@ -144,6 +151,10 @@ main() {
   exec 9>"$CACHE/lock/node-image-$flavour"
   flock 9
   if [ ! -e "$out" ]; then
+    if [ "$(id -u)" -ne 0 ]; then
+      echo "build.sh: making an image needs root, for chroot and a loop device" >&2
+      return 1
+    fi
     work=$(mktemp -d "$images/work.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     mkdir "$work/tree"

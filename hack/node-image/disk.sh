@@ -4,13 +4,14 @@
 set -euo pipefail
 
 tree=$1 size=$2 out=$3
-work=$(mktemp -d)
+work=$(mktemp -d -p "$(dirname "$out")")
 trap 'mountpoint -q "$work/mnt" && umount "$work/mnt"; rm -rf "$work"' EXIT
 raw=$work/disk.raw
 mib=$((1024 * 1024))
 
 kernel=$(find "$tree/boot" -name 'vmlinuz-*' -printf '%f\n' | sort -V | tail -n 1)
 mkdir -p "$tree/boot/extlinux"
+# no5lvl: five levels of page tables only make emulated memory slower.
 cat >"$tree/boot/extlinux/extlinux.conf" <<CONFIG
 default linux
 prompt 0
@@ -18,7 +19,7 @@ timeout 0
 label linux
   linux /boot/$kernel
   initrd /boot/initrd.img-${kernel#vmlinuz-}
-  append root=LABEL=root rw console=tty0 console=ttyS0,115200 net.ifnames=0 loglevel=4
+  append root=LABEL=root rw console=tty0 console=ttyS0,115200 net.ifnames=0 no5lvl quiet
 CONFIG
 
 truncate -s "$size" "$raw"
