@@ -460,3 +460,39 @@ func parse[T any](t *testing.T, document string) T {
 	}
 	return parsed
 }
+
+// touch has an object reconciled, as the slow resync would.
+func touch[T client.Object](s *scene, object T) {
+	s.t.Helper()
+	change(s, object, func(o T) { setAnnotation(o, "test.example.org/touched", time.Now().Format(time.RFC3339Nano)) })
+}
+
+func setAnnotation(object client.Object, key, value string) {
+	annotations := object.GetAnnotations()
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	annotations[key] = value
+	object.SetAnnotations(annotations)
+}
+
+// must ends the test on an error.
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// foreignDomain is the definition of a domain that isn't ours.
+func foreignDomain(name, uuid string) string {
+	return fmt.Sprintf(`<domain type="test"><name>%s</name><uuid>%s</uuid><memory unit="MiB">64</memory><os><type>hvm</type></os></domain>`, name, uuid)
+}
+
+// foreignNetwork is the definition of a network that isn't ours.
+func foreignNetwork(name, uuid, gateway string) string {
+	return fmt.Sprintf(`<network><name>%s</name><uuid>%s</uuid><bridge name="foreign0"/><ip address="%s" prefix="24"/></network>`, name, uuid, gateway)
+}
+
+// foreignUUID is a UUID that no object of ours has.
+const foreignUUID = "5e0f7f4e-6f8c-4b4e-9d0c-000000000001"

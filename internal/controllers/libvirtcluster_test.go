@@ -18,6 +18,7 @@ package controllers
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -25,6 +26,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"libvirt.org/go/libvirtxml"
+	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
@@ -98,4 +100,99 @@ func TestClusterWaitsForItsMachinesToGo(t *testing.T) {
 	s.delete(libvirtMachine)
 	s.expectGone(libvirtMachine)
 	s.expectGone(green)
+}
+
+func TestClusterSaysWhyItHasNoHost(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	kvm1 := s.readyHost("kvm1", testDriver(t))
+	green := s.createCluster("green", "10.20.0.0/27", func(c *infrav1.LibvirtCluster) {
+		c.Spec.HostSelector.MatchLabels = map[string]string{"site": "home"}
+	})
+	s.expectCondition(green, infrav1.ClusterHostsAvailableCondition, metav1.ConditionFalse, infrav1.ClusterNoHostSelectedReason,
+		"spec.hostSelector selects no LibvirtHost in namespace "+s.namespace)
+	s.expectCondition(green, infrav1.ReadyCondition, metav1.ConditionFalse, infrav1.ClusterNoHostSelectedReason)
+
+	kvm2 := s.createHost("kvm2", testDriver(t), func(h *infrav1.LibvirtHost) {
+		h.Labels["site"], h.Spec.Storage.ImagePool = "home", "images"
+	})
+	s.expectCondition(green, infrav1.ClusterHostsAvailableCondition, metav1.ConditionFalse, infrav1.ClusterNoHostReadyReason,
+		"kvm2: StorageReady: storage pool images")
+
+	change(s, kvm1, func(h *infrav1.LibvirtHost) { h.Labels["site"] = "home" })
+	s.expectReady(green)
+	if !slices.Equal(green.Status.Hosts, []string{"kvm1"}) {
+		t.Errorf("The hosts are %v", green.Status.Hosts)
+	}
+
+	// A host that isn't selected any more loses the network of the cluster, and one that is gets it.
+	change(s, kvm2, func(h *infrav1.LibvirtHost) { h.Spec.Storage.ImagePool = "default" })
+	s.expectReady(kvm2)
+	change(s, kvm1, func(h *infrav1.LibvirtHost) { delete(h.Labels, "site") })
+	eventually(t, "the network has moved", func() error {
+		s.refresh(green)
+		if !slices.Equal(green.Status.Hosts, []string{"kvm2"}) {
+			return fmt.Errorf("the hosts are %v\n%s", green.Status.Hosts, describe(green))
+		}
+		return nil
+	})
+	if found, err := s.kvm("kvm1").Network(t.Context(), green.Spec.Network.UUID); !errors.Is(err, host.ErrNotFound) {
+		t.Errorf("kvm1 still has %+v, %v", found, err)
+	}
+}
+
+func TestClusterNetworkMustNotOverlapAnother(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.readyHost("kvm1", testDriver(t))
+	s.readyHost("kvm2", testDriver(t))
+	must(t, s.kvm("kvm1").EnsureNetwork(t.Context(), foreignNetwork("foreign", foreignUUID, "10.20.0.1")))
+	green := s.createCluster("green", "10.20.0.0/27")
+	s.expectCondition(green, infrav1.ClusterNetworkReadyCondition, metav1.ConditionFalse, infrav1.ClusterNetworkConflictReason,
+		"kvm1: 10.20.0.0/27 overlaps 10.20.0.0/24 of network foreign", "remove it")
+	// The other host has its network all the same.
+	eventually(t, "kvm2 has the network", func() error {
+		_, err := s.kvm("kvm2").Network(t.Context(), string(green.UID))
+		return err
+	})
+
+	must(t, s.kvm("kvm1").DeleteNetwork(t.Context(), foreignUUID))
+	touch(s, green)
+	s.expectReady(green)
+}
+
+func TestClusterNeverTouchesAForeignNetwork(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.readyHost("kvm1", testDriver(t))
+	must(t, s.kvm("kvm1").EnsureNetwork(t.Context(), foreignNetwork("foreign", foreignUUID, "10.99.0.1")))
+	before, err := s.kvm("kvm1").Network(t.Context(), foreignUUID)
+	must(t, err)
+	green := s.createCluster("green", "10.20.0.0/27", func(c *infrav1.LibvirtCluster) { c.Spec.Network.UUID = foreignUUID })
+	s.expectCondition(green, infrav1.ClusterNetworkReadyCondition, metav1.ConditionFalse, infrav1.ClusterNetworkConflictReason,
+		"network foreign has our UUID "+foreignUUID)
+	s.delete(green)
+	s.expectGone(green)
+	if after, err := s.kvm("kvm1").Network(t.Context(), foreignUUID); err != nil || after != before {
+		t.Errorf("The foreign network was\n%+v\nand is\n%+v, %v", before, after, err)
+	}
+}
+
+func TestClusterChecksItsEndpoint(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.readyHost("kvm1", testDriver(t))
+	green := s.createCluster("green", "10.20.0.0/27", func(c *infrav1.LibvirtCluster) {
+		c.Spec.ControlPlaneEndpoint = infrav1.APIEndpoint{Host: "10.20.0.12", Port: 6443}
+	})
+	s.expectCondition(green, infrav1.ClusterNetworkReadyCondition, metav1.ConditionFalse, infrav1.ClusterInvalidNetworkReason,
+		"spec.controlPlaneEndpoint.host: 10.20.0.12 lies in the range that DHCP gives to nodes", "use one of 10.20.0.2-10.20.0.9")
+	s.delete(green)
+	s.expectGone(green)
+
+	white := s.createCluster("white", "10.40.0.0/27", func(c *infrav1.LibvirtCluster) {
+		change(s, s.cluster("white"), func(c *clusterv1.Cluster) { c.Spec.ControlPlaneEndpoint = clusterv1.APIEndpoint{} })
+	})
+	s.expectCondition(white, infrav1.ClusterNetworkReadyCondition, metav1.ConditionFalse, infrav1.ClusterEndpointNotSetReason,
+		"set spec.controlPlaneEndpoint.host to an address of 10.40.0.2-10.40.0.9")
 }

@@ -182,8 +182,11 @@ func (r *LibvirtHostReconciler) reconcileConnection(ctx context.Context, s *host
 	s.host, err = r.Hosts.Get(key)
 	switch {
 	case errors.Is(err, host.ErrAuth):
-		return &waiting{reason: infrav1.HostAuthenticationFailedReason, message: fmt.Sprintf(
+		return &waiting{reason: infrav1.HostAuthenticationFailedReason, after: secretInterval, message: fmt.Sprintf(
 			"connecting to spec.uri: %s: correct the Secret of spec.credentialsRef", err)}
+	case errors.Is(err, host.ErrCredentials):
+		return &waiting{reason: infrav1.HostCredentialsNotFoundReason, after: secretInterval, message: fmt.Sprintf(
+			"reading the Secret of spec.credentialsRef: %s", err)}
 	case errors.Is(err, host.ErrInvalid):
 		return &waiting{reason: infrav1.HostInvalidURIReason, message: fmt.Sprintf("connecting to spec.uri: %s", err)}
 	case errors.Is(err, host.ErrConnecting):
@@ -206,6 +209,10 @@ func (r *LibvirtHostReconciler) reconcileConnection(ctx context.Context, s *host
 	return nil
 }
 
+// secretInterval is how often a Secret is read again that is missing or doesn't do. Secrets aren't watched, so that the
+// manager needs no right to list them.
+const secretInterval = 10 * time.Second
+
 // credentials reads the Secret of spec.credentialsRef. The keys are those of the well-known Secret types
 // kubernetes.io/ssh-auth and kubernetes.io/tls, with known_hosts and ca.crt beside them.
 func (r *LibvirtHostReconciler) credentials(ctx context.Context, libvirtHost *infrav1.LibvirtHost) (host.Credentials, error) {
@@ -216,7 +223,7 @@ func (r *LibvirtHostReconciler) credentials(ctx context.Context, libvirtHost *in
 	secret := &corev1.Secret{}
 	err := r.Client.Get(ctx, types.NamespacedName{Namespace: libvirtHost.Namespace, Name: name}, secret)
 	if apierrors.IsNotFound(err) {
-		return host.Credentials{}, &waiting{reason: infrav1.HostCredentialsNotFoundReason, after: time.Minute, message: fmt.Sprintf(
+		return host.Credentials{}, &waiting{reason: infrav1.HostCredentialsNotFoundReason, after: secretInterval, message: fmt.Sprintf(
 			"Secret %s of spec.credentialsRef doesn't exist in namespace %s: create it", name, libvirtHost.Namespace)}
 	}
 	if err != nil {

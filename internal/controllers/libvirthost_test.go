@@ -17,9 +17,12 @@ limitations under the License.
 package controllers
 
 import (
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -76,4 +79,76 @@ func TestHostStaysWhileItIsInUse(t *testing.T) {
 	s.delete(libvirtCluster)
 	s.expectGone(libvirtCluster)
 	s.expectGone(kvm1)
+}
+
+func TestHostWaitsForItsPools(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	kvm1 := s.createHost("kvm1", testDriver(t), func(h *infrav1.LibvirtHost) { h.Spec.Storage.DiskPool = "nvme" })
+	s.expectCondition(kvm1, infrav1.HostStorageReadyCondition, metav1.ConditionFalse, infrav1.HostStoragePoolNotFoundReason,
+		"storage pool nvme of spec.storage.diskPool doesn't exist", "virsh pool-define-as nvme")
+	s.expectCondition(kvm1, infrav1.ReadyCondition, metav1.ConditionFalse, infrav1.HostStoragePoolNotFoundReason, "StorageReady: ")
+	must(t, s.kvm("kvm1").EnsureDirPool(t.Context(), "nvme", "/pools/nvme"))
+	s.expectReady(kvm1)
+
+	kvm2 := s.createHost("kvm2", testDriver(t), func(h *infrav1.LibvirtHost) { h.Spec.Storage.SeedPool = "default" })
+	s.expectCondition(kvm2, infrav1.HostStorageReadyCondition, metav1.ConditionFalse, infrav1.HostStoragePoolConflictReason,
+		"spec.storage.seedPool default", "name another one")
+	change(s, kvm2, func(h *infrav1.LibvirtHost) { h.Spec.Storage.SeedPool = "seeds" })
+	s.expectReady(kvm2)
+}
+
+func TestHostCountsDomainsOfOthers(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	kvm1 := s.readyHost("kvm1", testDriver(t))
+	must(t, s.kvm("kvm1").DefineDomain(t.Context(), foreignDomain("foreign", foreignUUID)))
+	touch(s, kvm1)
+	eventually(t, "the foreign domain's memory counts", func() error {
+		s.refresh(kvm1)
+		if got := kvm1.Status.Allocated.Memory; got == nil || got.String() != "64Mi" {
+			return fmt.Errorf("%v is allocated", got)
+		}
+		return nil
+	})
+}
+
+func TestHostSaysWhyItCantBeReached(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	for _, test := range []struct{ name, uri, reason, text string }{
+		{"nobody", "qemu+unix:///system?socket=/nonexistent/libvirt-sock", infrav1.HostUnreachableReason, "/nonexistent/libvirt-sock"},
+		{"shell", "qemu+ext:///system?command=/bin/true", infrav1.HostInvalidURIReason, "qemu+ext"},
+		{"unauthenticated", "qemu+libssh2://root@127.0.0.1/system", infrav1.HostCredentialsNotFoundReason, "ssh-privatekey"},
+	} {
+		s.expectCondition(s.createHost(test.name, test.uri), infrav1.HostConnectedCondition, metav1.ConditionFalse, test.reason, test.text)
+	}
+}
+
+func TestHostNeedsTheRightCredentials(t *testing.T) {
+	t.Parallel()
+	access := hosttest.SSHD(t, hosttest.Libvirtd(t))
+	s := newScene(t)
+	kvm1 := s.createHost("kvm1", "qemu+libssh2://root@"+access.Addr+"/system", func(h *infrav1.LibvirtHost) {
+		h.Spec.CredentialsRef.Name = "kvm1-ssh"
+	})
+	s.expectCondition(kvm1, infrav1.HostConnectedCondition, metav1.ConditionFalse, infrav1.HostCredentialsNotFoundReason,
+		"Secret kvm1-ssh of spec.credentialsRef doesn't exist in namespace "+s.namespace)
+
+	secret := &corev1.Secret{ObjectMeta: s.meta("kvm1-ssh", ""), Data: map[string][]byte{
+		"ssh-privatekey": file(t, hosttest.SSHKey(t)), "known_hosts": file(t, access.KnownHosts),
+	}}
+	s.create(secret)
+	s.expectCondition(kvm1, infrav1.HostConnectedCondition, metav1.ConditionFalse, infrav1.HostAuthenticationFailedReason,
+		"correct the Secret of spec.credentialsRef")
+
+	change(s, secret, func(secret *corev1.Secret) { secret.Data["ssh-privatekey"] = file(t, access.Key) })
+	s.expectReady(kvm1)
+}
+
+func file(t *testing.T, path string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	must(t, err)
+	return content
 }

@@ -48,7 +48,7 @@ func (r *LibvirtMachineReconciler) reconcileBootstrapData(ctx context.Context, s
 	secret := &corev1.Secret{}
 	err := r.Client.Get(ctx, client.ObjectKey{Namespace: s.machine.Namespace, Name: name}, secret)
 	if apierrors.IsNotFound(err) {
-		return &waiting{reason: infrav1.MachineBootstrapSecretNotFoundReason, after: 10 * time.Second, message: fmt.Sprintf(
+		return &waiting{reason: infrav1.MachineBootstrapSecretNotFoundReason, after: secretInterval, message: fmt.Sprintf(
 			"Secret %s of Machine.spec.bootstrap.dataSecretName doesn't exist", name)}
 	}
 	if err != nil {
@@ -58,7 +58,7 @@ func (r *LibvirtMachineReconciler) reconcileBootstrapData(ctx context.Context, s
 		return &waiting{reason: infrav1.MachineBootstrapFormatUnsupportedReason, message: err.Error()}
 	}
 	if s.userData = secret.Data["value"]; len(s.userData) == 0 {
-		return &waiting{reason: infrav1.MachineBootstrapSecretNotFoundReason, after: 10 * time.Second, message: fmt.Sprintf(
+		return &waiting{reason: infrav1.MachineBootstrapSecretNotFoundReason, after: secretInterval, message: fmt.Sprintf(
 			"Secret %s of Machine.spec.bootstrap.dataSecretName has no key named value", name)}
 	}
 	return nil

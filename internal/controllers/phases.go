@@ -102,15 +102,18 @@ func phaseCondition(conditionType, reason string, err error) metav1.Condition {
 // noSpaceInterval is how long a full disk is left alone before the next try.
 const noSpaceInterval = 30 * time.Second
 
-// phaseResult is what the reconciler returns for what a phase returned. A host out of reach wakes the reconciler when
-// it is back, so there is nothing to try again.
+// unreachableInterval is when to look again at the latest at a host that a call said is out of reach. Its return wakes
+// the reconciler, unless the connection turns out to have been alive all along.
+const unreachableInterval = time.Minute
+
+// phaseResult is what the reconciler returns for what a phase returned.
 func phaseResult(err error) (ctrl.Result, error) {
 	var wait *waiting
 	switch {
 	case errors.As(err, &wait):
 		return ctrl.Result{RequeueAfter: wait.after}, nil
 	case errors.Is(err, host.ErrUnreachable):
-		return ctrl.Result{}, nil
+		return ctrl.Result{RequeueAfter: unreachableInterval}, nil
 	case errors.Is(err, host.ErrNoSpace):
 		return ctrl.Result{RequeueAfter: noSpaceInterval}, nil
 	}

@@ -37,8 +37,10 @@ const (
 	DomainChanged EventKind = "DomainChanged"
 	// NetworkChanged means a network was defined, removed, started or stopped.
 	NetworkChanged EventKind = "NetworkChanged"
-	// StoragePoolChanged means a pool was defined, removed, started, stopped or refreshed.
+	// StoragePoolChanged means a pool was defined, removed, started or stopped.
 	StoragePoolChanged EventKind = "StoragePoolChanged"
+	// StoragePoolRefreshed means the volumes of a pool were read anew, as libvirt does after each upload.
+	StoragePoolRefreshed EventKind = "StoragePoolRefreshed"
 )
 
 // Event tells that something changed on a host. It carries no state: read that from the Host.
@@ -150,7 +152,7 @@ func (s *session) subscribe(ctx context.Context) error {
 		}, storage.StoragePoolEventDeregister},
 		{s.storage, "connectStoragePoolEventRegisterAny", func() (int, error) {
 			return storage.StoragePoolEventRefreshRegister(nil, func(_ *libvirt.Connect, pool *libvirt.StoragePool) {
-				s.onPool(pool)
+				s.onPoolRefresh(pool)
 			})
 		}, storage.StoragePoolEventDeregister},
 	}
@@ -226,8 +228,8 @@ func (s *session) onPoolLifecycle(_ *libvirt.Connect, pool *libvirt.StoragePool,
 	s.emit(Event{Kind: StoragePoolChanged, Name: name})
 }
 
-func (s *session) onPool(pool *libvirt.StoragePool) {
+func (s *session) onPoolRefresh(pool *libvirt.StoragePool) {
 	if name, err := pool.GetName(); err == nil {
-		s.emit(Event{Kind: StoragePoolChanged, Name: name})
+		s.emit(Event{Kind: StoragePoolRefreshed, Name: name})
 	}
 }
