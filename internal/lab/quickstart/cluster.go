@@ -105,9 +105,8 @@ func (q *Quickstart) variables(imageURL, version string) map[string]string {
 		variables["LIBVIRT_DOMAIN_TYPE"] = "QEMU"
 		variables["LIBVIRT_DISK_CACHE"] = "Unsafe"
 		variables["LIBVIRT_BOOT_TIMEOUT_SECONDS"] = "1200"
-		variables["LIBVIRT_LEADER_ELECT"] = strconv.FormatBool(q.options.ControlPlanes > 1)
-		variables["KUBE_VIP_LEASE_SECONDS"] = "60"
-		variables["KUBE_VIP_RENEW_SECONDS"] = "40"
+		variables["LIBVIRT_LEASE_SECONDS"] = "120"
+		variables["LIBVIRT_RENEW_SECONDS"] = "90"
 		variables["COREDNS_REPLICAS"] = "1"
 		variables["LIBVIRT_WORKER_VCPUS"] = "1"
 		variables["LIBVIRT_WORKER_MEMORY"] = "2Gi"
