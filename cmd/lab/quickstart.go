@@ -21,7 +21,9 @@ import (
 	"os"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
 
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/quickstart"
 )
@@ -43,6 +45,8 @@ repository, as root. Variables of the cluster template are taken from the enviro
 			if err != nil {
 				return fmt.Errorf("finding the repository: %w", err)
 			}
+			// What client-go says of an API server that comes and goes would only hide the progress.
+			klog.SetLogger(logr.Discard())
 			options.Repository, options.Out = repository, command.OutOrStdout()
 			return quickstart.New(options).Run(command.Context())
 		},

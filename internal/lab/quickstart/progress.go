@@ -142,7 +142,7 @@ func (q *Quickstart) openCluster(ctx context.Context, seen observation) (client.
 	if err != nil {
 		return nil, fmt.Errorf("reading the cluster's kubeconfig: %w", err)
 	}
-	restConfig.Timeout = lookInterval
+	restConfig.Timeout = 10 * time.Second
 	return client.New(restConfig, client.Options{})
 }
 
