@@ -199,6 +199,10 @@ func (s *scene) cluster(name string) *clusterv1.Cluster {
 	return &clusterv1.Cluster{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: name}}
 }
 
+func (s *scene) machine(name string) *clusterv1.Machine {
+	return &clusterv1.Machine{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: name}}
+}
+
 func (s *scene) setInfrastructureProvisioned(cluster string) {
 	s.t.Helper()
 	changeStatus(s, s.cluster(cluster), func(c *clusterv1.Cluster) {
