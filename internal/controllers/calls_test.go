@@ -47,7 +47,7 @@ func TestCallsOfAMachine(t *testing.T) {
 		t.Run(fmt.Sprintf("beside %d volumes", others), func(t *testing.T) {
 			t.Parallel()
 			s := newScene(t)
-			lab := s.libvirtd(func(o *privatehost.Options) { o.Libvirtd = []string{privatehost.CallLog} })
+			lab := newLab(t, func(o *privatehost.Options) { o.Libvirtd = []string{privatehost.CallLog} })
 			for k := range others {
 				must(t, os.WriteFile(lab.Path(fmt.Sprintf("/var/lib/libvirt/images/other-%d", k)), []byte("x"), 0o600))
 			}
@@ -126,7 +126,7 @@ func spent(t *testing.T, doing string, limit int, before, after map[string]uint6
 func TestIdleMachineCausesNoCalls(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
-	lab := s.libvirtd()
+	lab := newLab(t)
 	kvm1 := s.readyHost("kvm1", lab.URI())
 	green := s.readyCluster("green", "10.20.0.0/27")
 	m := s.readyMachine("green", "green-a", emulated)
@@ -146,7 +146,7 @@ func TestIdleMachineCausesNoCalls(t *testing.T) {
 func TestCrashIsReportedAndMendedByItself(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
-	lab := s.libvirtd()
+	lab := newLab(t)
 	s.readyHost("kvm1", lab.URI())
 	s.readyCluster("green", "10.20.0.0/27")
 	m := s.readyMachine("green", "green-a", emulated)

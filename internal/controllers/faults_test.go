@@ -221,14 +221,14 @@ func move[T conditionsObject](s *scene, object T) {
 	s.refresh(object)
 }
 
-// libvirtd starts a real host that has the image.
-func (s *scene) libvirtd(edits ...func(*privatehost.Options)) *privatehost.Host {
-	s.t.Helper()
-	lab := hosttest.Libvirtd(s.t, edits...)
+// newLab starts a real host that has the image.
+func newLab(t *testing.T, edits ...func(*privatehost.Options)) *privatehost.Host {
+	t.Helper()
+	lab := hosttest.Libvirtd(t, edits...)
 	image := lab.Path("/var/lib/libvirt/images/" + imageVolume)
-	output, err := exec.CommandContext(s.t.Context(), "qemu-img", "create", "-q", "-f", "qcow2", image, fmt.Sprint(imageVolumeSize)).CombinedOutput()
+	output, err := exec.CommandContext(t.Context(), "qemu-img", "create", "-q", "-f", "qcow2", image, fmt.Sprint(imageVolumeSize)).CombinedOutput()
 	if err != nil {
-		s.t.Fatalf("Making an image: %v: %s", err, output)
+		t.Fatalf("Making an image: %v: %s", err, output)
 	}
 	return lab
 }
@@ -243,7 +243,7 @@ func emulated(p *machineParts) {
 func TestHostOutOfReach(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
-	lab := s.libvirtd()
+	lab := newLab(t)
 	kvm1 := s.readyHost("kvm1", lab.URI())
 	green := s.readyCluster("green", "10.20.0.0/27")
 	running := s.readyMachine("green", "running", emulated)

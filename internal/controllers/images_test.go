@@ -77,7 +77,7 @@ func imagesIn(t *testing.T, lab *privatehost.Host) []string {
 func TestImageComesByHTTP(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
-	lab := s.libvirtd()
+	lab := newLab(t)
 	s.readyHost("kvm1", lab.URI())
 	green := s.readyCluster("green", "10.20.0.0/27")
 	content, goOn := qcow2(t, "-o", "preallocation=full"), make(chan struct{})
@@ -115,7 +115,7 @@ func TestImageComesByHTTP(t *testing.T) {
 func TestImageThatMustNotBeUsed(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
-	lab := s.libvirtd()
+	lab := newLab(t)
 	s.readyHost("kvm1", lab.URI())
 	green := s.readyCluster("green", "10.20.0.0/27")
 	before := imagesIn(t, lab)
