@@ -25,6 +25,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -74,6 +75,21 @@ func (l *life) written() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.writes)
+}
+
+// settled are the writes since the life was armed, once no more come.
+func (l *life) settled(t *testing.T) []string {
+	t.Helper()
+	var writes []string
+	eventually(t, "the writes come to an end", func() error {
+		before := len(l.written())
+		time.Sleep(2 * time.Second)
+		if writes = l.written(); len(writes) > before {
+			return fmt.Errorf("there came %v", writes[before:])
+		}
+		return nil
+	})
+	return writes
 }
 
 // pass makes a call, if the life isn't over. A write has a name.
@@ -175,7 +191,7 @@ func newCrash(t *testing.T, lab *privatehost.Host, cidr string, l *life) *crash 
 	s := newSceneOf(t, "", nil)
 	s.watchFilter = s.namespace
 	c := &crash{scene: s, lab: lab, life: l, end: s.startLife(l)}
-	s.readyHost("kvm1", lab.URI())
+	s.createHost("kvm1", lab.URI())
 	c.green = s.readyCluster("green", cidr)
 	return c
 }
@@ -259,11 +275,11 @@ func TestManagerDiesBetweenAnyTwoWrites(t *testing.T) {
 	whole := newCrash(t, lab, "10.50.0.0/29", newLife(0, false))
 	whole.life.arm()
 	m := whole.readyMachine("green", "green-a", emulated)
-	creating := whole.life.written()
+	creating := whole.life.settled(t)
 	whole.life.arm()
 	whole.delete(m)
 	whole.expectGone(m)
-	deleting := whole.life.written()
+	deleting := whole.life.settled(t)
 	whole.removeCluster()
 	whole.end()
 

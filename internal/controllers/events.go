@@ -23,6 +23,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
+	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -39,6 +40,8 @@ type HostEvents struct {
 	Client client.Reader
 	// Pool of the hosts.
 	Pool *host.Pool
+	// WatchFilterValue is that of the label of the objects to wake; all are when it is empty.
+	WatchFilterValue string
 
 	hosts, clusters, machines queues
 
@@ -135,7 +138,7 @@ func (e *HostEvents) dispatch(ctx context.Context, event host.Event) error {
 
 func (e *HostEvents) wakeMachines(ctx context.Context, options ...client.ListOption) error {
 	var list infrav1.LibvirtMachineList
-	if err := e.Client.List(ctx, &list, options...); err != nil {
+	if err := e.Client.List(ctx, &list, e.filtered(options)...); err != nil {
 		return err
 	}
 	for i := range list.Items {
@@ -146,13 +149,20 @@ func (e *HostEvents) wakeMachines(ctx context.Context, options ...client.ListOpt
 
 func (e *HostEvents) wakeClusters(ctx context.Context, options ...client.ListOption) error {
 	var list infrav1.LibvirtClusterList
-	if err := e.Client.List(ctx, &list, options...); err != nil {
+	if err := e.Client.List(ctx, &list, e.filtered(options)...); err != nil {
 		return err
 	}
 	for i := range list.Items {
 		e.clusters.add(client.ObjectKeyFromObject(&list.Items[i]))
 	}
 	return nil
+}
+
+func (e *HostEvents) filtered(options []client.ListOption) []client.ListOption {
+	if e.WatchFilterValue == "" {
+		return options
+	}
+	return append(options, client.MatchingLabels{clusterv1.WatchLabel: e.WatchFilterValue})
 }
 
 // hostKey is the key of a LibvirtHost in the pool.

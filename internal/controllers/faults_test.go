@@ -19,6 +19,7 @@ package controllers
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"syscall"
 	"testing"
@@ -276,4 +277,46 @@ func TestHostOutOfReach(t *testing.T) {
 	}
 	s.expectReady(kvm1)
 	s.expectReady(green)
+}
+
+// TestStartThatFails breaks a host so that no hypervisor can start there, and mends it.
+func TestStartThatFails(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	lab := newLab(t)
+	s.readyHost("kvm1", lab.URI())
+	s.readyCluster("green", "10.20.0.0/27")
+	logs := lab.Path("/var/log/libvirt/qemu")
+	must(t, os.RemoveAll(logs))
+	must(t, os.WriteFile(logs, nil, 0o600))
+	m := s.createMachine("green", "green-a", emulated)
+	s.expectCondition(m, infrav1.MachineDomainReadyCondition, metav1.ConditionFalse, infrav1.MachineStartFailedReason,
+		"didn't start on host kvm1: ", "/var/log/libvirt/qemu")
+	staysSo(t, "it isn't tried again at once", func() error {
+		if tries := s.kvm("kvm1").Calls()["domainCreateWithFlags"]; tries != 1 {
+			return fmt.Errorf("it was tried %d times", tries)
+		}
+		return nil
+	})
+	must(t, os.Remove(logs))
+	must(t, os.Mkdir(logs, 0o700))
+	s.expectReady(m)
+}
+
+// TestMachineGoesWithItsHost takes a host away by force, which is to say that it is gone for good.
+func TestMachineGoesWithItsHost(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	kvm1 := s.readyHost("kvm1", testDriver(t))
+	green := s.readyCluster("green", "10.20.0.0/27")
+	m := s.readyMachine("green", "green-a")
+	s.delete(kvm1)
+	change(s, kvm1, func(h *infrav1.LibvirtHost) { h.Finalizers = nil })
+	s.expectGone(kvm1)
+	s.expectCondition(m, infrav1.ReadyCondition, metav1.ConditionFalse, infrav1.MachineHostNotFoundReason,
+		"LibvirtHost kvm1 of spec.hostName doesn't exist", "delete the Machine if the host is gone for good")
+	s.delete(m)
+	s.expectGone(m)
+	s.delete(green)
+	s.expectGone(green)
 }

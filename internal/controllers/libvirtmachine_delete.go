@@ -42,7 +42,13 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 		controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
 		return nil
 	}
-	if err := r.findHost(ctx, s); err != nil {
+	var wait *waiting
+	if err := r.findHost(ctx, s); errors.As(err, &wait) && wait.reason == infrav1.MachineHostNotFoundReason {
+		// The finalizer of a LibvirtHost waits for its machines: whoever took it away by force says that the host is gone.
+		ctrl.LoggerFrom(ctx).Info("Gave up machine with its host", "host", s.libvirtMachine.Spec.HostName, "domainUUID", s.uuid)
+		controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
+		return nil
+	} else if err != nil {
 		return err
 	}
 	defined, err := r.removeDomain(ctx, s)
@@ -59,6 +65,7 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 		r.claims.release(s.libvirtCluster.Spec.Network.UUID, s.uuid)
 	}
 	r.restarts.drop(s.uuid)
+	r.promises.drop(s.uuid)
 	r.owned.forget(r.ownedKey(s))
 	ctrl.LoggerFrom(ctx).Info("Removed machine from host", "host", s.libvirtHost.Name, "domainUUID", s.uuid)
 	controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)

@@ -127,6 +127,9 @@ func (r *LibvirtMachineReconciler) create(ctx context.Context, s *machineScope) 
 
 // start starts a domain for the first time, and has the host start it whenever it boots itself.
 func (r *LibvirtMachineReconciler) start(ctx context.Context, s *machineScope) error {
+	if wait := r.restAfterFailure(s); wait != nil {
+		return wait
+	}
 	if err := s.host.SetAutostart(ctx, s.uuid); err != nil {
 		return fmt.Errorf("setting autostart of domain %s: %w", s.domain.Name, err)
 	}
@@ -143,11 +146,20 @@ func (r *LibvirtMachineReconciler) startFailed(s *machineScope, err error) error
 	if errors.Is(err, host.ErrUnreachable) || errors.Is(err, host.ErrTimeout) {
 		return err
 	}
+	message := fmt.Sprintf("domain %s didn't start on host %s: %s", s.domain.Name, s.libvirtHost.Name, err)
 	return &waiting{
-		reason:  infrav1.MachineStartFailedReason,
-		message: fmt.Sprintf("domain %s didn't start on host %s: %s", s.domain.Name, s.libvirtHost.Name, err),
-		after:   r.restarts.next(s.uuid, time.Now()),
+		reason: infrav1.MachineStartFailedReason, message: message, after: r.restarts.next(s.uuid, time.Now(), message),
 	}
+}
+
+// restAfterFailure tells that a domain that didn't start isn't started again yet: the failure itself has woken the
+// reconciler. It is nil when the domain may be started.
+func (r *LibvirtMachineReconciler) restAfterFailure(s *machineScope) *waiting {
+	failure, rest := r.restarts.resting(s.uuid, time.Now())
+	if failure == "" || rest <= 0 {
+		return nil
+	}
+	return &waiting{reason: infrav1.MachineStartFailedReason, message: failure, after: rest}
 }
 
 // recover looks after a domain that ran once and doesn't now.
@@ -158,6 +170,9 @@ func (r *LibvirtMachineReconciler) recover(ctx context.Context, s *machineScope)
 		// The next event of the domain tells how it goes on.
 		return wait
 	}
+	if failed := r.restAfterFailure(s); failed != nil {
+		return failed
+	}
 	due := r.restarts.due(s.uuid, time.Now())
 	if due > 0 {
 		wait.after = due
@@ -166,7 +181,7 @@ func (r *LibvirtMachineReconciler) recover(ctx context.Context, s *machineScope)
 	if err := s.host.StartDomain(ctx, s.uuid); err != nil {
 		return r.startFailed(s, err)
 	}
-	r.restarts.next(s.uuid, time.Now())
+	r.restarts.next(s.uuid, time.Now(), "")
 	ctrl.LoggerFrom(ctx).Info("Restarted domain", "host", s.libvirtHost.Name, "domainUUID", s.uuid, "was", s.domain.State, "reason", s.domain.Reason)
 	s.domain.State, s.domain.Reason = host.Running, ""
 	return nil

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/utils/ptr"
@@ -68,7 +69,7 @@ func (r *LibvirtMachineReconciler) findHost(ctx context.Context, s *machineScope
 		s.libvirtHost = nil
 		if apierrors.IsNotFound(err) {
 			return &waiting{reason: infrav1.MachineHostNotFoundReason, message: fmt.Sprintf(
-				"LibvirtHost %s of spec.hostName doesn't exist: create it again so that the machine can be reached", key.Name)}
+				"LibvirtHost %s of spec.hostName doesn't exist: create it again, or delete the Machine if the host is gone for good", key.Name)}
 		}
 		return fmt.Errorf("looking up LibvirtHost %s: %w", key.Name, err)
 	}
@@ -195,7 +196,8 @@ func (r *LibvirtMachineReconciler) measure(ctx context.Context, h *infrav1.Libvi
 }
 
 // promises remembers which machine was given memory on which host until the cache or the host shows it, so that two
-// machines aren't given the same memory within a moment.
+// machines aren't given the same memory within a moment. They are forgotten after a while, because a machine may come
+// and go with nobody looking.
 type promises struct {
 	mu     sync.Mutex
 	byUUID map[string]promise
@@ -204,14 +206,25 @@ type promises struct {
 type promise struct {
 	host   string
 	memory int64
+	at     time.Time
 }
+
+// promiseLifetime is far longer than the cache is ever behind.
+const promiseLifetime = time.Minute
 
 // add notes a promise. The caller holds the lock.
 func (p *promises) add(uuid, host string, memory int64) {
 	if p.byUUID == nil {
 		p.byUUID = map[string]promise{}
 	}
-	p.byUUID[uuid] = promise{host, memory}
+	p.byUUID[uuid] = promise{host, memory, time.Now()}
+}
+
+// drop forgets a machine that is gone.
+func (p *promises) drop(uuid string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.byUUID, uuid)
 }
 
 // unseen is the memory of a host that was promised to machines that neither the cache nor the host shows yet. What they
@@ -228,7 +241,7 @@ func (p *promises) unseen(key string, domains []host.Domain, machines []infrav1.
 	for uuid, promised := range p.byUUID {
 		switch {
 		case promised.host != key:
-		case seen[uuid]:
+		case seen[uuid], time.Since(promised.at) > promiseLifetime:
 			delete(p.byUUID, uuid)
 		default:
 			sum += promised.memory

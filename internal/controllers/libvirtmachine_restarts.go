@@ -41,6 +41,8 @@ type attempt struct {
 	at time.Time
 	// last is when the last one was made.
 	last time.Time
+	// failure is why the last one failed; empty when it didn't.
+	failure string
 }
 
 // due is how long a domain that was found stopped has to wait for its restart; not more than zero when it may be
@@ -54,13 +56,21 @@ func (r *restarts) due(uuid string, now time.Time) time.Duration {
 	return r.byUUID[uuid].at.Sub(now)
 }
 
-// next notes that a restart was tried, and returns how long the one after it waits.
-func (r *restarts) next(uuid string, now time.Time) time.Duration {
+// resting tells why the last try failed, if it did, and how long the next one waits.
+func (r *restarts) resting(uuid string, now time.Time) (failure string, rest time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a := r.byUUID[uuid]
+	return a.failure, a.at.Sub(now)
+}
+
+// next notes that a restart was tried and why it failed, if it did, and returns how long the one after it waits.
+func (r *restarts) next(uuid string, now time.Time, failure string) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := r.byUUID[uuid]
 	delay := min(firstRestart<<min(a.count, 10), slowestRestart)
-	r.put(uuid, attempt{count: a.count + 1, at: now.Add(delay), last: now})
+	r.put(uuid, attempt{count: a.count + 1, at: now.Add(delay), last: now, failure: failure})
 	return delay
 }
 

@@ -211,6 +211,19 @@ func TestMachineGetsTheMemoryThatAnotherGaveBack(t *testing.T) {
 	s.expectReady(second)
 }
 
+// TestMemoryOfAMachineThatCameAndWent makes one machine after the other, and nothing is placed meanwhile.
+func TestMemoryOfAMachineThatCameAndWent(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.readyHost("kvm1", testDriver(t, hosttest.Memory(4)))
+	s.readyCluster("green", "10.20.0.0/27")
+	for _, name := range []string{"first", "second"} {
+		m := s.readyMachine("green", name, memory("2Gi"))
+		s.delete(m)
+		s.expectGone(m)
+	}
+}
+
 func memory(size string) func(*machineParts) {
 	return func(p *machineParts) { p.libvirtMachine.Spec.Memory = resource.MustParse(size) }
 }

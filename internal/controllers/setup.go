@@ -41,7 +41,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, hosts *host.Pool, options Opti
 	if err := addIndexes(ctx, mgr); err != nil {
 		return err
 	}
-	events := &HostEvents{Client: mgr.GetClient(), Pool: hosts}
+	events := &HostEvents{Client: mgr.GetClient(), Pool: hosts, WatchFilterValue: options.WatchFilterValue}
 	imports := task.NewRunner(task.DefaultLimit)
 	for _, runnable := range []interface{ Start(context.Context) error }{hosts, events, imports} {
 		if err := mgr.Add(runnable); err != nil {

@@ -62,10 +62,12 @@ type inventory struct {
 	loaded bool
 	// defining holds the memory of domains that this process is defining, so that nobody has to ask for it.
 	defining map[string]int64
+	// removed holds the domains that this process undefined, until the event that tells so: what comes before it is late.
+	removed map[string]bool
 }
 
 func newInventory() *inventory {
-	return &inventory{now: time.Now, entries: map[string]entry{}, defining: map[string]int64{}}
+	return &inventory{now: time.Now, entries: map[string]entry{}, defining: map[string]int64{}, removed: map[string]bool{}}
 }
 
 // load takes the listed domains, and then the events that arrived meanwhile: the last event of a domain decides.
@@ -106,6 +108,12 @@ func (i *inventory) observe(o occurrence) (measure bool) {
 }
 
 func (i *inventory) apply(o occurrence) (measure bool) {
+	if i.removed[o.uuid] {
+		if o.event == libvirt.DOMAIN_EVENT_UNDEFINED {
+			delete(i.removed, o.uuid)
+		}
+		return false
+	}
 	e, known := i.entries[o.uuid]
 	state, reason := after(e.State, e.Reason, known, o.event, o.detail)
 	if !known {
@@ -143,6 +151,7 @@ func (i *inventory) define(uuid, name string, memory int64) (done, failed func()
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.defining[uuid] = memory
+	delete(i.removed, uuid)
 	done = func() {
 		i.mu.Lock()
 		defer i.mu.Unlock()
@@ -225,8 +234,13 @@ func (i *inventory) add(e entry) bool {
 func (i *inventory) remove(uuid string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if e := i.entries[uuid]; e.State == Shutoff {
-		delete(i.entries, uuid)
+	e, known := i.entries[uuid]
+	if !known || e.State != Shutoff {
+		return
+	}
+	delete(i.entries, uuid)
+	if !e.transient {
+		i.removed[uuid] = true
 	}
 }
 

@@ -226,6 +226,32 @@ func TestInventoryKnowsOwnDefinitions(t *testing.T) {
 	}
 }
 
+// TestInventoryRemoves has the events of a domain come after the call that undefined it.
+func TestInventoryRemoves(t *testing.T) {
+	undefined := event(libvirt.DOMAIN_EVENT_UNDEFINED, 0)
+	i := newInventory()
+	i.load([]entry{{Domain: Domain{UUID: "a", State: Running}}}, nil)
+	i.expect("a", Shutoff, ReasonDestroyed)()
+	i.remove("a")
+	for _, late := range []occurrence{event(libvirt.DOMAIN_EVENT_STOPPED, int(libvirt.DOMAIN_EVENT_STOPPED_DESTROYED)), undefined} {
+		if i.observe(late) {
+			t.Errorf("asks for what is gone after %+v", late)
+		}
+		if domain, known := i.domain("a"); known {
+			t.Errorf("it is back: %+v", domain)
+		}
+	}
+	if i.observe(defined); len(i.domains()) != 1 {
+		t.Error("a new one with that UUID goes unnoticed")
+	}
+	// The other way round nothing is late.
+	i.observe(undefined)
+	i.remove("a")
+	if i.observe(defined); len(i.domains()) != 1 {
+		t.Error("a new one with that UUID goes unnoticed")
+	}
+}
+
 func TestChanged(t *testing.T) {
 	before := map[string]Domain{"same": {State: Running}, "gone": {State: Running}, "stopped": {State: Running}}
 	now := map[string]Domain{"same": {State: Running, ChangedAt: time.Now()}, "new": {State: Running}, "stopped": {State: Shutoff}}
