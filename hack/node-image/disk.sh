@@ -13,6 +13,8 @@ kernel=$(find "$tree/boot" -name 'vmlinuz-*' -printf '%f\n' | sort -V | tail -n 
 mkdir -p "$tree/boot/extlinux"
 # tsc=reliable: an emulated AMD processor does not promise a constant TSC, and without it
 # every look at the clock leaves the guest for the HPET: half of all emulation time.
+# highres=off nohz=off: with these on, the guest sets its timer anew thousands of times a
+# second, and each time wakes QEMU's main thread, which then takes a whole core for itself.
 # no5lvl: five levels of page tables only make emulated memory slower.
 cat >"$tree/boot/extlinux/extlinux.conf" <<CONFIG
 default linux
@@ -21,7 +23,7 @@ timeout 0
 label linux
   linux /boot/$kernel
   initrd /boot/initrd.img-${kernel#vmlinuz-}
-  append root=LABEL=root rw console=tty0 console=ttyS0,115200 net.ifnames=0 tsc=reliable no5lvl quiet
+  append root=LABEL=root rw console=tty0 console=ttyS0,115200 net.ifnames=0 tsc=reliable highres=off nohz=off no5lvl quiet
 CONFIG
 
 truncate -s "$size" "$raw"
