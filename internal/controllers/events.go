@@ -121,7 +121,11 @@ func (e *HostEvents) dispatch(ctx context.Context, event host.Event) error {
 	case host.DomainChanged:
 		return e.wakeMachines(ctx, client.MatchingFields{providerIDField: domain.ProviderID(event.UUID)})
 	case host.NetworkChanged:
-		return e.wakeClusters(ctx, client.MatchingFields{networkUUIDField: event.UUID})
+		key := hostOf(event.Host)
+		if err := e.wakeClusters(ctx, client.InNamespace(key.Namespace), client.MatchingFields{networkUUIDField: event.UUID}); err != nil {
+			return err
+		}
+		return e.wakeMachines(ctx, client.InNamespace(key.Namespace), client.MatchingFields{hostNameField: key.Name})
 	case host.StoragePoolChanged:
 		e.hosts.add(hostOf(event.Host))
 		return nil

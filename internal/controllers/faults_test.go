@@ -320,3 +320,28 @@ func TestMachineGoesWithItsHost(t *testing.T) {
 	s.delete(green)
 	s.expectGone(green)
 }
+
+// TestNetworkThatSomebodyRemoved has it made again, with the addresses that machines have.
+func TestNetworkThatSomebodyRemoved(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.readyHost("kvm1", testDriver(t))
+	green := s.readyCluster("green", "10.20.0.0/27")
+	gone, m := s.readyMachine("green", "gone"), s.readyMachine("green", "green-a")
+	s.delete(gone)
+	s.expectGone(gone)
+	before := internalIP(m)
+	must(t, s.kvm("kvm1").DeleteNetwork(t.Context(), green.Spec.Network.UUID))
+	eventually(t, "the address is reserved again", func() error {
+		list, err := s.kvm("kvm1").Reservations(t.Context(), green.Spec.Network.UUID)
+		if err == nil && len(list) != 1 {
+			err = fmt.Errorf("the reservations are %v", list)
+		}
+		return err
+	})
+	s.expectReady(m)
+	if after := internalIP(m); after != before {
+		t.Errorf("Its address was %s and is %s", before, after)
+	}
+	s.expectAllThere(green, m)
+}

@@ -32,12 +32,16 @@ import (
 )
 
 // reconcileAddress reserves the machine's address in the network of its host, before it boots: there is no event for a
-// lease. A reservation that is there already, by the MAC address, is the machine's own from an earlier try.
+// lease. A reservation that is there already, by the MAC address, is the machine's own from an earlier try. It is looked
+// at again when the network changed, because somebody may have removed that and with it all reservations.
 func (r *LibvirtMachineReconciler) reconcileAddress(ctx context.Context, s *machineScope) error {
-	if internalIP(s.libvirtMachine) != "" && s.domain != nil {
+	spec := s.libvirtCluster.Spec.Network
+	key := r.ownedKey(s)
+	epoch := r.Events.epoch(key.host, spec.UUID)
+	own := internalIP(s.libvirtMachine)
+	if _, reserved := r.reserved.get(key, epoch); reserved && own != "" && s.domain != nil {
 		return nil
 	}
-	spec := s.libvirtCluster.Spec.Network
 	plan, err := network.NewPlan(spec.CIDR, spec.IngressCIDR)
 	if err != nil {
 		return fmt.Errorf("planning addresses: spec.network.%w", err)
@@ -51,6 +55,9 @@ func (r *LibvirtMachineReconciler) reconcileAddress(ctx context.Context, s *mach
 		for _, reservation := range taken {
 			here[reservation.IP] = true
 		}
+		if own != "" && !here[own] && !elsewhere[own] {
+			return own, nil
+		}
 		return r.claims.pick(spec.UUID, s.uuid, plan, func(ip string) bool { return here[ip] || elsewhere[ip] })
 	})
 	switch {
@@ -63,6 +70,7 @@ func (r *LibvirtMachineReconciler) reconcileAddress(ctx context.Context, s *mach
 	case err != nil:
 		return fmt.Errorf("reserving an address: %w", err)
 	}
+	r.reserved.set(key, epoch, struct{}{})
 	setAddress(s, reservation.IP)
 	return nil
 }

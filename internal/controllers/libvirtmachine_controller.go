@@ -58,6 +58,8 @@ type LibvirtMachineReconciler struct {
 	pools    memo[poolKey, string]
 	// owned are the domains whose mark was written or read by this process: it doesn't change.
 	owned memo[ownedDomain, struct{}]
+	// reserved are the domains whose address was seen reserved.
+	reserved memo[ownedDomain, struct{}]
 }
 
 // +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirtmachines,verbs=get;list;watch;patch;update

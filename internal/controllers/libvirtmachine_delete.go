@@ -67,6 +67,7 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 	r.restarts.drop(s.uuid)
 	r.promises.drop(s.uuid)
 	r.owned.forget(r.ownedKey(s))
+	r.reserved.forget(r.ownedKey(s))
 	ctrl.LoggerFrom(ctx).Info("Removed machine from host", "host", s.libvirtHost.Name, "domainUUID", s.uuid)
 	controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
 	return nil
