@@ -12,9 +12,9 @@ mib=$((1024 * 1024))
 kernel=$(find "$tree/boot" -name 'vmlinuz-*' -printf '%f\n' | sort -V | tail -n 1)
 mkdir -p "$tree/boot/extlinux"
 # tsc=reliable: an emulated AMD processor does not promise a constant TSC, and without it
-# every look at the clock leaves the guest for the HPET: half of all emulation time.
-# highres=off nohz=off: with these on, the guest sets its timer anew thousands of times a
-# second, and each time wakes QEMU's main thread, which then takes a whole core for itself.
+# every look at the clock leaves the guest for the HPET.
+# highres=off nohz=off: a plain 250 Hz tick instead of a timer set anew for every short
+# sleep; under emulation each setting is a trip out of the guest.
 # no5lvl: five levels of page tables only make emulated memory slower.
 cat >"$tree/boot/extlinux/extlinux.conf" <<CONFIG
 default linux
