@@ -26,6 +26,7 @@ import (
 	"sync"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/cluster-api/util/conditions"
@@ -329,4 +330,31 @@ func TestManagerDiesBetweenAnyTwoWrites(t *testing.T) {
 		c.expectNoTraces(c.green, "kvm1", uuidOf(m))
 		c.removeCluster()
 	})
+}
+
+// TestRestartOfTheManagerShowsNowhere has one manager follow another while nothing else happens.
+func TestRestartOfTheManagerShowsNowhere(t *testing.T) {
+	t.Parallel()
+	c := newCrash(t, newLab(t), "10.50.0.0/29", newLife(0, false))
+	m := c.readyMachine("green", "green-a", emulated)
+	settledCalls(t, c.kvm("kvm1"))
+	kvm1 := &infrav1.LibvirtHost{ObjectMeta: c.meta("kvm1", "")}
+	objects := []conditionsObject{kvm1, c.green, m}
+	for _, object := range objects {
+		c.expectReady(object)
+	}
+	before := m.Status.DeepCopy()
+	c.end()
+	c.startLife(newLife(0, false))
+	staysSo(t, "everything is ready", func() error {
+		for _, object := range objects {
+			if c.refresh(object); !conditions.IsTrue(object, infrav1.ReadyCondition) {
+				return fmt.Errorf("%T: %s", object, describe(object))
+			}
+		}
+		return nil
+	})
+	if c.kvm("kvm1"); !equality.Semantic.DeepEqual(*before, m.Status) {
+		t.Errorf("The status was\n%+v\nand is\n%+v", *before, m.Status)
+	}
 }

@@ -135,7 +135,10 @@ func (e *HostEvents) dispatch(ctx context.Context, event host.Event) error {
 		if err := e.wakeClusters(ctx, client.InNamespace(key.Namespace)); err != nil {
 			return err
 		}
-		return e.wakeMachines(ctx, client.InNamespace(key.Namespace), client.MatchingFields{hostNameField: key.Name})
+		if err := e.wakeMachines(ctx, client.InNamespace(key.Namespace), client.MatchingFields{hostNameField: key.Name}); err != nil {
+			return err
+		}
+		return e.wakeMachines(ctx, client.InNamespace(key.Namespace), client.MatchingFields{hostNameField: noHost})
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ limitations under the License.
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -33,6 +34,9 @@ const (
 	networkUUIDField = "spec.network.uuid"
 )
 
+// noHost is under what the machines are found that have no host yet. No host has that name.
+const noHost = "/"
+
 // addIndexes makes the cache of a manager find LibvirtMachines by providerID and by host, and LibvirtClusters by the
 // UUID of their network. Call it before the reconcilers are set up.
 func addIndexes(ctx context.Context, mgr manager.Manager) error {
@@ -46,7 +50,7 @@ func addIndexes(ctx context.Context, mgr manager.Manager) error {
 			return o.(*infrav1.LibvirtMachine).Spec.ProviderID
 		}},
 		{&infrav1.LibvirtMachine{}, hostNameField, func(o client.Object) string {
-			return o.(*infrav1.LibvirtMachine).Spec.HostName
+			return cmp.Or(o.(*infrav1.LibvirtMachine).Spec.HostName, noHost)
 		}},
 		{&infrav1.LibvirtCluster{}, networkUUIDField, func(o client.Object) string {
 			return o.(*infrav1.LibvirtCluster).Spec.Network.UUID

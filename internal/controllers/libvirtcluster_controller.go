@@ -19,7 +19,6 @@ package controllers
 import (
 	"context"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	kerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/klog/v2"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
@@ -120,7 +119,8 @@ func (r *LibvirtClusterReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 		return ctrl.Result{}, nil
 	}
 	cluster, err := util.GetOwnerCluster(ctx, r.Client, libvirtCluster.ObjectMeta)
-	if err != nil && !apierrors.IsNotFound(err) {
+	if err != nil {
+		// An owner that isn't found is one that the cache doesn't show yet, and nothing else tells when it does.
 		return ctrl.Result{}, err
 	}
 	if cluster == nil {
@@ -145,7 +145,7 @@ func (r *LibvirtClusterReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 			infrav1.ReadyCondition, infrav1.ClusterHostsAvailableCondition, infrav1.ClusterNetworkReadyCondition,
 			infrav1.DeletingCondition, clusterv1.PausedCondition,
 		}}); err != nil {
-			reterr = kerrors.NewAggregate([]error{reterr, client.IgnoreNotFound(err)})
+			reterr = kerrors.NewAggregate([]error{reterr, unlessGone(err)})
 		}
 	}()
 

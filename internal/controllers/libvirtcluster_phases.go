@@ -25,7 +25,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	kerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/utils/ptr"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/cluster-api/util/conditions"
@@ -153,10 +152,7 @@ func (r *LibvirtClusterReconciler) reconcileNetwork(ctx context.Context, s *clus
 		s.libvirtCluster.Status.Initialization.Provisioned = ptr.To(true)
 		s.libvirtCluster.Status.FailureDomains = failureDomains(s.selected, s.libvirtCluster.Status.Hosts)
 	}
-	if len(failures) == 1 {
-		return failures[0]
-	}
-	return kerrors.NewAggregate(failures)
+	return together(failures)
 }
 
 // wrapHost names the host in what a phase returned, whatever that is.
@@ -235,7 +231,7 @@ const conflictInterval = time.Minute
 
 // ensureNetwork brings the network up on one host. What was seen up is believed until the host says otherwise.
 func (r *LibvirtClusterReconciler) ensureNetwork(ctx context.Context, s *clusterScope, h *infrav1.LibvirtHost) error {
-	kvm, err := r.Hosts.Get(hostKey(h.Namespace, h.Name))
+	kvm, err := connected(r.Hosts, h.Namespace, h.Name)
 	if err != nil {
 		return err
 	}

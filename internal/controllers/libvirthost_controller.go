@@ -26,7 +26,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	kerrors "k8s.io/apimachinery/pkg/util/errors"
-	"sigs.k8s.io/cluster-api/util/conditions"
 	capicontroller "sigs.k8s.io/cluster-api/util/controller"
 	"sigs.k8s.io/cluster-api/util/finalizers"
 	"sigs.k8s.io/cluster-api/util/patch"
@@ -109,7 +108,7 @@ func (r *LibvirtHostReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		if err := patchHelper.Patch(ctx, libvirtHost, patch.WithOwnedConditions{Conditions: []string{
 			infrav1.ReadyCondition, infrav1.HostConnectedCondition, infrav1.HostStorageReadyCondition, infrav1.DeletingCondition,
 		}}); err != nil {
-			reterr = kerrors.NewAggregate([]error{reterr, client.IgnoreNotFound(err)})
+			reterr = kerrors.NewAggregate([]error{reterr, unlessGone(err)})
 		}
 	}()
 
@@ -123,7 +122,7 @@ func (r *LibvirtHostReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		{infrav1.HostConnectedCondition, infrav1.HostConnectedReason, r.reconcileConnection},
 		{infrav1.HostStorageReadyCondition, infrav1.HostStorageReadyReason, r.reconcileStorage},
 	})
-	if conditions.IsTrue(libvirtHost, infrav1.HostConnectedCondition) {
+	if scope.host != nil {
 		err = kerrors.NewAggregate([]error{err, r.reportAllocated(ctx, scope)})
 	}
 	setReady(libvirtHost, infrav1.ReadyReason, infrav1.HostConnectedCondition, infrav1.HostStorageReadyCondition)
@@ -190,7 +189,7 @@ func (r *LibvirtHostReconciler) reconcileConnection(ctx context.Context, s *host
 	case errors.Is(err, host.ErrInvalid):
 		return &waiting{reason: infrav1.HostInvalidURIReason, message: fmt.Sprintf("connecting to spec.uri: %s", err)}
 	case errors.Is(err, host.ErrConnecting):
-		return &waiting{reason: infrav1.HostConnectingReason, message: "Connecting to spec.uri", unknown: true}
+		return &waiting{reason: infrav1.HostConnectingReason, message: "Connecting to spec.uri", unknown: true, keep: true}
 	case err != nil:
 		return &waiting{reason: infrav1.HostUnreachableReason, message: err.Error()}
 	}

@@ -45,7 +45,9 @@ import (
 
 // LibvirtMachineReconciler makes a machine a domain on a host, watches over it and removes it.
 type LibvirtMachineReconciler struct {
-	Client           client.Client
+	Client client.Client
+	// APIReader reads past the cache.
+	APIReader        client.Reader
 	Hosts            *host.Pool
 	Events           *HostEvents
 	Imports          *task.Runner
@@ -169,7 +171,7 @@ func (r *LibvirtMachineReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 	}
 	defer func() {
 		if err := patchHelper.Patch(ctx, libvirtMachine, patch.WithOwnedConditions{Conditions: machineConditions}); err != nil {
-			reterr = kerrors.NewAggregate([]error{reterr, client.IgnoreNotFound(err)})
+			reterr = kerrors.NewAggregate([]error{reterr, unlessGone(err)})
 		}
 	}()
 

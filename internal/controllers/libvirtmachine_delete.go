@@ -23,6 +23,7 @@ import (
 	"path"
 
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
@@ -41,6 +42,10 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 		// Nothing was ever written to a host.
 		controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
 		return nil
+	}
+	// The cache may show for a while a machine that is gone: its removal mustn't begin anew.
+	if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(s.libvirtMachine), &infrav1.LibvirtMachine{}); err != nil {
+		return client.IgnoreNotFound(err)
 	}
 	var wait *waiting
 	if err := r.findHost(ctx, s); errors.As(err, &wait) && wait.reason == infrav1.MachineHostNotFoundReason {

@@ -74,11 +74,7 @@ func (r *LibvirtMachineReconciler) findHost(ctx context.Context, s *machineScope
 		return fmt.Errorf("looking up LibvirtHost %s: %w", key.Name, err)
 	}
 	var err error
-	s.host, err = r.Hosts.Get(hostKey(key.Namespace, key.Name))
-	if errors.Is(err, host.ErrNotFound) {
-		// The reconciler of hosts hasn't come to it yet, or the manager has just started.
-		err = &waiting{reason: infrav1.HostUnreachableReason, message: fmt.Sprintf("host %s isn't connected yet", key.Name), unknown: true}
-	}
+	s.host, err = connected(r.Hosts, key.Namespace, key.Name)
 	return err
 }
 

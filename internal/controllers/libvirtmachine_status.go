@@ -59,8 +59,7 @@ func reportMachine(s *machineScope) {
 	switch {
 	case s.domain != nil:
 		status.Domain = infrav1.DomainStatus{Name: s.domain.Name, State: string(s.domain.State)}
-	case !conditions.IsTrue(s.libvirtMachine, infrav1.MachinePlacedCondition),
-		conditions.IsUnknown(s.libvirtMachine, infrav1.MachineDomainReadyCondition):
+	case s.host == nil, conditions.IsUnknown(s.libvirtMachine, infrav1.MachineDomainReadyCondition):
 		// The host can't be asked: what it said last stands.
 	default:
 		status.Domain = infrav1.DomainStatus{}

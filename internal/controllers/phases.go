@@ -19,11 +19,16 @@ package controllers
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kerrors "k8s.io/apimachinery/pkg/util/errors"
 	"sigs.k8s.io/cluster-api/util/conditions"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
@@ -44,6 +49,8 @@ type waiting struct {
 	reason, message string
 	// unknown makes the condition Unknown instead of False.
 	unknown bool
+	// keep leaves the condition as it is when there is one: nothing new is known yet.
+	keep bool
 	// after, when set, is when to look again at the latest.
 	after time.Duration
 }
@@ -57,6 +64,10 @@ func (w *waiting) Error() string {
 func runPhases[S any](ctx context.Context, object conditions.Setter, scope S, phases []phase[S]) (ctrl.Result, error) {
 	for i, p := range phases {
 		err := p.run(ctx, scope)
+		var wait *waiting
+		if errors.As(err, &wait) && wait.keep && conditions.Has(object, p.condition) {
+			return phaseResult(err)
+		}
 		conditions.Set(object, phaseCondition(p.condition, p.reason, err))
 		if err == nil {
 			continue
@@ -72,6 +83,45 @@ func runPhases[S any](ctx context.Context, object conditions.Setter, scope S, ph
 		return phaseResult(err)
 	}
 	return ctrl.Result{}, nil
+}
+
+// connected returns the connection to a host. While the first connection of this process is under way, as after a start
+// of the manager, what was known of the host before stands.
+func connected(hosts *host.Pool, namespace, name string) (*host.Host, error) {
+	kvm, err := hosts.Get(hostKey(namespace, name))
+	if errors.Is(err, host.ErrNotFound) || errors.Is(err, host.ErrConnecting) {
+		return nil, &waiting{
+			reason: infrav1.HostUnreachableReason, message: fmt.Sprintf("host %s isn't connected yet", name), unknown: true, keep: true,
+		}
+	}
+	return kvm, err
+}
+
+// together makes one of what went wrong on several hosts: the first decides, the message has them all.
+func together(failures []error) error {
+	if len(failures) < 2 {
+		return errors.Join(failures...)
+	}
+	messages := make([]string, 0, len(failures))
+	for _, failure := range failures {
+		messages = append(messages, failure.Error())
+	}
+	var wait *waiting
+	if errors.As(failures[0], &wait) {
+		all := *wait
+		all.message = strings.Join(messages, "; ")
+		return &all
+	}
+	return fmt.Errorf("%w; %s", failures[0], strings.Join(messages[1:], "; "))
+}
+
+// unlessGone leaves out of the error of a patch helper that the object is gone: the patch took its last finalizer away.
+func unlessGone(err error) error {
+	var several kerrors.Aggregate
+	if errors.As(err, &several) {
+		return kerrors.FilterOut(several, apierrors.IsNotFound)
+	}
+	return client.IgnoreNotFound(err)
 }
 
 // phaseCondition is the condition that follows from what a phase returned.

@@ -59,7 +59,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, hosts *host.Pool, options Opti
 		return fmt.Errorf("setting up the LibvirtCluster controller: %w", err)
 	}
 	if err := (&LibvirtMachineReconciler{
-		Client: mgr.GetClient(), Hosts: hosts, Events: events, Imports: imports, WatchFilterValue: options.WatchFilterValue,
+		Client: mgr.GetClient(), APIReader: mgr.GetAPIReader(), Hosts: hosts, Events: events, Imports: imports, WatchFilterValue: options.WatchFilterValue,
 	}).SetupWithManager(ctx, mgr, controller.Options{MaxConcurrentReconciles: options.MachineWorkers}); err != nil {
 		return fmt.Errorf("setting up the LibvirtMachine controller: %w", err)
 	}

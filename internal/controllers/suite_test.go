@@ -43,6 +43,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
@@ -140,7 +141,28 @@ func run(m *testing.M) (int, error) {
 			fmt.Fprintln(os.Stderr, "running the controllers:", err)
 		}
 	}()
-	return m.Run(), nil
+	code := m.Run()
+	if panics, err := reconcilePanics(); err != nil || panics > 0 {
+		return 1, errors.Join(err, fmt.Errorf("%v reconciles panicked: see the log with -v", panics))
+	}
+	return code, nil
+}
+
+// reconcilePanics counts the panics of all controllers. The managers recover from them, so that no test need notice.
+func reconcilePanics() (float64, error) {
+	families, err := metrics.Registry.Gather()
+	if err != nil {
+		return 0, fmt.Errorf("gathering metrics: %w", err)
+	}
+	var panics float64
+	for _, family := range families {
+		if family.GetName() == "controller_runtime_reconcile_panics_total" {
+			for _, metric := range family.GetMetric() {
+				panics += metric.GetCounter().GetValue()
+			}
+		}
+	}
+	return panics, nil
 }
 
 // moduleDir is the directory of a module that the tests need files of.
