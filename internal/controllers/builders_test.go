@@ -495,7 +495,7 @@ func foreignDomain(name, uuid string) string {
 
 // foreignNetwork is the definition of a network that isn't ours.
 func foreignNetwork(name, uuid, gateway string) string {
-	return fmt.Sprintf(`<network><name>%s</name><uuid>%s</uuid><bridge name="foreign0"/><ip address="%s" prefix="24"/></network>`, name, uuid, gateway)
+	return fmt.Sprintf(`<network><name>%s</name><uuid>%s</uuid><bridge name='foreign0'/><ip address='%s' prefix='24'/></network>`, name, uuid, gateway)
 }
 
 // foreignUUID is a UUID that no object of ours has.
