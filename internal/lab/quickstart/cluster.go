@@ -105,6 +105,7 @@ func (q *Quickstart) variables(imageURL, version string) map[string]string {
 		variables["LIBVIRT_DOMAIN_TYPE"] = "QEMU"
 		variables["LIBVIRT_DISK_CACHE"] = "Unsafe"
 		variables["LIBVIRT_BOOT_TIMEOUT_SECONDS"] = "1200"
+		variables["LIBVIRT_PROBE_TIMEOUT_SECONDS"] = "120"
 		variables["LIBVIRT_LEASE_SECONDS"] = "120"
 		variables["LIBVIRT_RENEW_SECONDS"] = "90"
 		variables["COREDNS_REPLICAS"] = "1"
