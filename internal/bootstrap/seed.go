@@ -43,6 +43,9 @@ type Seed struct {
 	InstanceID string
 	// LocalHostname is the host name that the guest takes.
 	LocalHostname string
+	// LocalIPv4 is the address that is reserved for the guest; empty when it isn't known. A node needs it to tell its
+	// own address from a virtual one that it carries for a while.
+	LocalIPv4 string
 	// NetworkConfig is cloud-init's network configuration; none leaves the guest to DHCP on its first interface.
 	NetworkConfig []byte
 }
@@ -51,6 +54,7 @@ type Seed struct {
 type metaData struct {
 	InstanceID    string `json:"instance-id"`
 	LocalHostname string `json:"local-hostname"`
+	LocalIPv4     string `json:"local-ipv4,omitempty"`
 }
 
 // RenderSeed returns the NoCloud seed as the bytes of an ISO 9660 image, a multiple of 2048 bytes long.
@@ -69,7 +73,7 @@ func RenderSeed(seed Seed) ([]byte, error) {
 		return nil, errors.New("the seed has no host name")
 	}
 
-	meta, err := yaml.Marshal(metaData{InstanceID: seed.InstanceID, LocalHostname: seed.LocalHostname})
+	meta, err := yaml.Marshal(metaData{InstanceID: seed.InstanceID, LocalHostname: seed.LocalHostname, LocalIPv4: seed.LocalIPv4})
 	if err != nil {
 		return nil, fmt.Errorf("rendering meta-data: %w", err)
 	}

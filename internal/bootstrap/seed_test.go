@@ -31,6 +31,7 @@ func TestRenderSeedIsReadByAnISOLibrary(t *testing.T) {
 		UserData:      []byte("## template: jinja\n#cloud-config\n" + strings.Repeat("# filler\n", 3000)),
 		InstanceID:    "6f1c1e0a-7a53-4d0b-9a0e-0f6a3a1d2c3b",
 		LocalHostname: "yes", // a word that YAML reads as a boolean unless it is quoted
+		LocalIPv4:     "10.100.0.10",
 		NetworkConfig: []byte("version: 2\n"),
 	}
 	files := readSeed(t, mustRender(t, seed))
@@ -48,7 +49,7 @@ func TestRenderSeedIsReadByAnISOLibrary(t *testing.T) {
 	if err := yaml.UnmarshalStrict(files["meta-data"], &meta); err != nil {
 		t.Fatal(err)
 	}
-	if len(meta) != 2 || meta["instance-id"] != seed.InstanceID || meta["local-hostname"] != "yes" {
+	if len(meta) != 3 || meta["instance-id"] != seed.InstanceID || meta["local-hostname"] != "yes" || meta["local-ipv4"] != seed.LocalIPv4 {
 		t.Errorf("meta-data is %v", meta)
 	}
 }

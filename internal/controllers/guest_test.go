@@ -84,7 +84,7 @@ func TestGuestBoots(t *testing.T) {
 		parts.libvirtMachine.Spec.RootDisk = infrav1.RootDisk{Size: resource.MustParse("3Gi"), Cache: infrav1.DiskCacheUnsafe}
 		parts.libvirtMachine.Spec.DomainType = infrav1.DomainTypeQEMU
 		parts.secret.Data["value"] = []byte("## template: jinja\n#cloud-config\nruncmd:\n" +
-			"- echo bootstrapped $(hostname) as {{ ds.meta_data.instance_id }} >/dev/console\n")
+			"- echo bootstrapped $(hostname) as {{ ds.meta_data.instance_id }} at {{ ds.meta_data.local_ipv4 }} >/dev/console\n")
 	})
 	s.expectReady(libvirtMachine)
 	uuid, kvm := uuidOf(libvirtMachine), s.kvm("kvm1")
@@ -107,7 +107,7 @@ func TestGuestBoots(t *testing.T) {
 	}
 	t.Logf("The guest answered with its reserved address after %s", time.Since(began).Round(time.Second))
 
-	want := "bootstrapped guest-1 as " + uuid
+	want := "bootstrapped guest-1 as " + uuid + " at " + reserved
 	console := lab.Path("/var/log/libvirt/qemu/" + libvirtMachine.Status.Domain.Name + "-console.log")
 	if err := within(bootPatience, func() error {
 		written, err := os.ReadFile(console)

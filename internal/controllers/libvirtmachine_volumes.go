@@ -128,6 +128,7 @@ func (r *LibvirtMachineReconciler) createSeed(ctx context.Context, s *machineSco
 		UserData:      s.userData,
 		InstanceID:    s.uuid,
 		LocalHostname: s.machine.Name,
+		LocalIPv4:     internalIP(s.libvirtMachine),
 		NetworkConfig: network.RenderGuestConfig(definition.MAC, definition.MTU),
 	})
 	if err != nil {
