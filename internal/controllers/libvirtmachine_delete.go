@@ -47,8 +47,7 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 	if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(s.libvirtMachine), &infrav1.LibvirtMachine{}); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	var wait *waiting
-	if err := r.findHost(ctx, s); errors.As(err, &wait) && wait.reason == infrav1.MachineHostNotFoundReason {
+	if err := r.findHost(ctx, s, s.libvirtMachine.Spec.HostName); errors.Is(err, errHostGone) {
 		// The finalizer of a LibvirtHost waits for its machines: whoever took it away by force says that the host is gone.
 		ctrl.LoggerFrom(ctx).Info("Gave up machine with its host", "host", s.libvirtMachine.Spec.HostName, "domainUUID", s.uuid)
 		controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
@@ -56,6 +55,26 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 	} else if err != nil {
 		return err
 	}
+	if dom, err := s.host.Domain(s.uuid); err == nil {
+		s.domain = &dom
+	}
+	if err := r.follow(ctx, s); err != nil && !errors.As(err, new(*waiting)) {
+		return err
+	}
+	if err := r.remove(ctx, s); err != nil {
+		return err
+	}
+	if err := r.removeFromOrigin(ctx, s); err != nil {
+		return err
+	}
+	r.restarts.drop(s.uuid)
+	r.promises.drop(s.uuid)
+	controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
+	return nil
+}
+
+// remove removes all that was made for a machine from one host.
+func (r *LibvirtMachineReconciler) remove(ctx context.Context, s *machineScope) error {
 	defined, err := r.removeDomain(ctx, s)
 	if err != nil {
 		return err
@@ -64,18 +83,30 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 		return err
 	}
 	if s.libvirtCluster != nil && s.libvirtCluster.Spec.Network.UUID != "" {
-		if err := s.host.Release(ctx, s.libvirtCluster.Spec.Network.UUID, network.MAC(s.uuid)); err != nil {
+		err := s.host.Release(ctx, s.libvirtCluster.Spec.Network.UUID, network.MAC(s.uuid))
+		if err != nil {
 			return fmt.Errorf("giving back the address: %w", err)
 		}
 		r.claims.release(s.libvirtCluster.Spec.Network.UUID, s.uuid)
 	}
-	r.restarts.drop(s.uuid)
-	r.promises.drop(s.uuid)
 	r.owned.forget(r.ownedKey(s))
 	r.reserved.forget(r.ownedKey(s))
 	ctrl.LoggerFrom(ctx).Info("Removed machine from host", "host", s.libvirtHost.Name, "domainUUID", s.uuid)
-	controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
 	return nil
+}
+
+// removeFromOrigin removes what a migration left on the host that the domain came from.
+func (r *LibvirtMachineReconciler) removeFromOrigin(ctx context.Context, s *machineScope) error {
+	if s.libvirtMachine.Spec.MigratedFrom == "" {
+		return nil
+	}
+	origin := *s
+	if err := r.findHost(ctx, &origin, s.libvirtMachine.Spec.MigratedFrom); errors.Is(err, errHostGone) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return r.remove(ctx, &origin)
 }
 
 // removeDomain removes the domain and tells whether it was there.

@@ -47,7 +47,11 @@ func (r *LibvirtMachineReconciler) reconcilePlacement(ctx context.Context, s *ma
 		}
 	}
 	s.uuid = domain.UUID(s.libvirtMachine.Spec.ProviderID)
-	if err := r.findHost(ctx, s); err != nil {
+	if err := r.findHost(ctx, s, s.libvirtMachine.Spec.HostName); errors.Is(err, errHostGone) {
+		return &waiting{reason: infrav1.MachineHostNotFoundReason, message: fmt.Sprintf(
+			"LibvirtHost %s of spec.hostName doesn't exist: create it again, or delete the Machine if the host is gone for good",
+			s.libvirtMachine.Spec.HostName)}
+	} else if err != nil {
 		return err
 	}
 	dom, err := s.host.Domain(s.uuid)
@@ -61,15 +65,17 @@ func (r *LibvirtMachineReconciler) reconcilePlacement(ctx context.Context, s *ma
 	return nil
 }
 
-// findHost finds the host that was chosen and its connection.
-func (r *LibvirtMachineReconciler) findHost(ctx context.Context, s *machineScope) error {
+// errHostGone says that the LibvirtHost of a machine doesn't exist.
+var errHostGone = errors.New("LibvirtHost doesn't exist")
+
+// findHost finds a host and its connection. The error is errHostGone when there is no such LibvirtHost.
+func (r *LibvirtMachineReconciler) findHost(ctx context.Context, s *machineScope, name string) error {
 	s.libvirtHost = &infrav1.LibvirtHost{}
-	key := client.ObjectKey{Namespace: s.libvirtMachine.Namespace, Name: s.libvirtMachine.Spec.HostName}
+	key := client.ObjectKey{Namespace: s.libvirtMachine.Namespace, Name: name}
 	if err := r.Client.Get(ctx, key, s.libvirtHost); err != nil {
 		s.libvirtHost = nil
 		if apierrors.IsNotFound(err) {
-			return &waiting{reason: infrav1.MachineHostNotFoundReason, message: fmt.Sprintf(
-				"LibvirtHost %s of spec.hostName doesn't exist: create it again, or delete the Machine if the host is gone for good", key.Name)}
+			return errHostGone
 		}
 		return fmt.Errorf("looking up LibvirtHost %s: %w", key.Name, err)
 	}

@@ -70,5 +70,9 @@ func validateMachineTemplate(template *infrav1.LibvirtMachineTemplate) field.Err
 		found = append(found, field.Forbidden(path.Child("spec", "providerID"),
 			"identifies the domain of one machine: remove it from the template"))
 	}
+	if template.Spec.Template.Spec.MigratedFrom != "" {
+		found = append(found, field.Forbidden(path.Child("spec", "migratedFrom"),
+			"tells where the domain of one machine was: remove it from the template"))
+	}
 	return found
 }
