@@ -70,7 +70,7 @@ func TestFullDisk(t *testing.T) {
 	if _, err := s.kvm("kvm1").Volume(t.Context(), "small", domain.RootVolumeName(uuidOf(m))); !errors.Is(err, host.ErrNotFound) {
 		t.Errorf("A part of the volume was left: %v", err)
 	}
-	must(t, os.Remove(lab.Path(dir+"/ballast")))
+	inside(t, lab, "rm "+dir+"/ballast")
 	s.expectReady(m)
 	s.delete(m)
 	s.expectGone(m)
@@ -96,7 +96,7 @@ func TestHostReboots(t *testing.T) {
 	}
 
 	must(t, lab.StopDaemon(t.Context(), syscall.SIGKILL))
-	inside(t, lab, "kill -9 $(cat /run/libvirt/qemu/*.pid /run/libvirt/network/*.pid)")
+	inside(t, lab, "for f in /run/libvirt/qemu/*.pid /run/libvirt/network/*.pid; do kill -9 $(cat $f); done")
 	for _, link := range strings.Fields(inside(t, lab, "ls /sys/class/net")) {
 		if strings.HasPrefix(link, "capl") || strings.HasPrefix(link, "virbr") {
 			inside(t, lab, "ip link delete "+link)

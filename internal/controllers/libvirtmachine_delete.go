@@ -131,6 +131,14 @@ func (r *LibvirtMachineReconciler) removeDomain(ctx context.Context, s *machineS
 // of ours.
 func (r *LibvirtMachineReconciler) removeVolumes(ctx context.Context, s *machineScope, defined bool) error {
 	pool, name := diskPool(s.libvirtHost), domain.RootVolumeName(s.uuid)
+	if s.libvirtMachine.Spec.MigratedFrom != "" {
+		// libvirt doesn't know of files that an operator moved here until it is asked for one that it doesn't know.
+		for _, v := range []struct{ pool, name string }{{pool, name}, {seedPool(s.libvirtHost), domain.SeedVolumeName(s.uuid)}} {
+			if _, err := s.host.Volume(ctx, v.pool, v.name); err != nil && !errors.Is(err, host.ErrNotFound) {
+				return fmt.Errorf("looking at volume %s: %w", v.name, err)
+			}
+		}
+	}
 	ours := defined
 	if !ours {
 		var err error

@@ -110,10 +110,7 @@ func (r *LibvirtMachineReconciler) create(ctx context.Context, s *machineScope) 
 	if err != nil {
 		return err
 	}
-	if err := r.createRoot(ctx, s); err != nil {
-		return err
-	}
-	if err := r.createSeed(ctx, s, definition); err != nil {
+	if err := r.createVolumes(ctx, s, definition); err != nil {
 		return err
 	}
 	if err := s.host.DefineDomain(ctx, document); err != nil {
