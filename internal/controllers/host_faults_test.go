@@ -178,3 +178,50 @@ func TestLiveMigration(t *testing.T) {
 		s.expectNoTraces(green, hostName, uuid)
 	}
 }
+
+// TestStoppedNetwork has somebody stop the cluster's network: it is started again, and machines can be made in it.
+func TestStoppedNetwork(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	lab := newLab(t)
+	s.readyHost("kvm1", lab.URI())
+	green := s.readyCluster("green", "10.20.0.0/27")
+	first := s.readyMachine("green", "first", emulated)
+	inside(t, lab, "virsh net-destroy "+green.Spec.Network.UUID)
+	eventually(t, "the network is up again", func() error {
+		found, err := s.kvm("kvm1").Network(t.Context(), green.Spec.Network.UUID)
+		if err == nil && !found.Active {
+			err = errors.New("it is stopped")
+		}
+		return err
+	})
+	second := s.readyMachine("green", "second", emulated)
+	s.expectReady(green)
+	for _, m := range []*infrav1.LibvirtMachine{first, second} {
+		s.expectAllThere(green, m)
+	}
+	// libvirt doesn't plug a machine that runs into its bridge again; a new one is.
+	bridge := strings.TrimSpace(inside(t, lab, "virsh net-info "+green.Spec.Network.UUID+" | sed -n 's/^Bridge: *//p'"))
+	if plugged := strings.Fields(inside(t, lab, "ls /sys/class/net/"+bridge+"/brif")); len(plugged) == 0 {
+		t.Errorf("No machine is plugged into the bridge %s", bridge)
+	}
+}
+
+// TestStoppedPool has somebody stop the pool of the disks while a machine is to be made in it.
+func TestStoppedPool(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	lab := newLab(t)
+	kvm1 := s.readyHost("kvm1", lab.URI())
+	green := s.readyCluster("green", "10.20.0.0/27")
+	first := s.readyMachine("green", "first", emulated)
+	inside(t, lab, "virsh pool-destroy default && virsh pool-destroy "+infrav1.DefaultSeedPool)
+	second := s.readyMachine("green", "second", emulated)
+	s.expectReady(kvm1)
+	for _, m := range []*infrav1.LibvirtMachine{first, second} {
+		s.expectAllThere(green, m)
+		s.delete(m)
+		s.expectGone(m)
+		s.expectNoTraces(green, "kvm1", uuidOf(m))
+	}
+}
