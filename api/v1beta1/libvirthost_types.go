@@ -70,7 +70,7 @@ type LibvirtHostSpec struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=100
 	// +kubebuilder:validation:Maximum=10000
-	CPUOvercommitPercent *int32 `json:"cpuOvercommitPercent,omitempty"`
+	CPUOvercommitPercent int32 `json:"cpuOvercommitPercent,omitempty"`
 
 	// scheduling says whether new machines may be placed on this host. Enabled when unset. Machines that are already
 	// there are left alone either way.

@@ -17,6 +17,8 @@ limitations under the License.
 package controllers
 
 import (
+	"cmp"
+
 	"k8s.io/utils/ptr"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
@@ -70,7 +72,7 @@ func reservedStorage(h *infrav1.LibvirtHost) int64 {
 // vcpusFor is how many virtual CPUs machines may have on a host with that many logical ones.
 func vcpusFor(h *infrav1.LibvirtHost, cpus int32) int64 {
 	own := max(int64(cpus)-int64(ptr.Deref(h.Spec.Reserved.CPUs, 0)), 0)
-	return own * int64(ptr.Deref(h.Spec.CPUOvercommitPercent, defaultCPUOvercommitPercent)) / 100
+	return own * int64(cmp.Or(h.Spec.CPUOvercommitPercent, defaultCPUOvercommitPercent)) / 100
 }
 
 func domainType(m *infrav1.LibvirtMachine) infrav1.DomainType {

@@ -281,7 +281,8 @@ func (r *LibvirtHostReconciler) reconcileStorage(ctx context.Context, s *hostSco
 	if err != nil {
 		return fmt.Errorf("looking up storage pool %s of spec.storage.seedPool: %w", seedPool(h), err)
 	}
-	s.survey.pools = append(pools, seeds)
+	pools = append(pools, seeds)
+	s.survey.pools = pools
 	r.surveys.set(hostKey(h.Namespace, h.Name), s.survey)
 	return nil
 }

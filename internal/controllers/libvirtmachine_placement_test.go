@@ -44,7 +44,7 @@ func TestManyMachinesAtOnceGetNoMoreThanThereIs(t *testing.T) {
 	s := newScene(t)
 	s.readyHost("memory", testDriver(t, hosttest.Memory(14), hosttest.CPUs(64)))
 	s.readyHost("vcpus", testDriver(t, hosttest.Memory(64), hosttest.CPUs(14)), func(h *infrav1.LibvirtHost) {
-		h.Spec.Reserved.CPUs, h.Spec.CPUOvercommitPercent = ptr.To(int32(1)), ptr.To(int32(200))
+		h.Spec.Reserved.CPUs, h.Spec.CPUOvercommitPercent = ptr.To(int32(1)), 200
 	})
 	s.readyHost("disk", testDriver(t, hosttest.Memory(64), hosttest.CPUs(64)), func(h *infrav1.LibvirtHost) {
 		h.Spec.Reserved.Storage = ptr.To(resource.MustParse("71Gi"))
@@ -279,7 +279,7 @@ func TestUncordonedHostIsUsedAgain(t *testing.T) {
 func TestHostReportsWhatItPromised(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
-	kvm1 := s.readyHost("kvm1", testDriver(t, hosttest.CPUs(2)), func(h *infrav1.LibvirtHost) { h.Spec.CPUOvercommitPercent = ptr.To(int32(100)) })
+	kvm1 := s.readyHost("kvm1", testDriver(t, hosttest.CPUs(2)), func(h *infrav1.LibvirtHost) { h.Spec.CPUOvercommitPercent = 100 })
 	must(t, s.kvm("kvm1").DefineDomain(t.Context(), foreignDomain("foreign", foreignUUID)))
 	s.readyCluster("green", "10.20.0.0/27")
 	m := s.createMachine("green", "green-a")
