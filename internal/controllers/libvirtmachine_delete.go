@@ -67,8 +67,8 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 		if err := s.host.Release(ctx, s.libvirtCluster.Spec.Network.UUID, network.MAC(s.uuid)); err != nil {
 			return fmt.Errorf("giving back the address: %w", err)
 		}
-		r.claims.release(s.libvirtCluster.Spec.Network.UUID, s.uuid)
 	}
+	r.claims.release(s.cluster, s.uuid)
 	r.restarts.drop(s.uuid)
 	r.promises.drop(s.uuid)
 	r.owned.forget(r.ownedKey(s))
