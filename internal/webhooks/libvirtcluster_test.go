@@ -100,7 +100,7 @@ func TestClusterCreate(t *testing.T) {
 
 		{
 			name: "somebody's network", edits: []edit{set("spec.network.managementPolicy", "Shared")},
-			want: []string{`spec.network.managementPolicy: Unsupported value: "Shared": supported values: "Existing", "Managed"`},
+			want: []string{`spec.network.managementPolicy: Unsupported value: "Shared": supported values: "Managed", "Existing"`},
 		},
 		{name: "neither a bridge nor a network", edits: []edit{bridge, unset("spec.network.bridge")}, want: []string{whichNetwork}},
 		{name: "a bridge and a network", edits: []edit{bridge, set("spec.network.name", "lan")}, want: []string{whichNetwork}},
