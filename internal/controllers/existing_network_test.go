@@ -357,12 +357,14 @@ func TestMachinesOnABridgeOfTwoHosts(t *testing.T) {
 		document, err := s.kvm(name).DomainXML(t.Context(), uuidOf(m))
 		must(t, err)
 		nic := parse[libvirtxml.Domain](t, document).Devices.Interfaces[0]
-		if nic.Source.Bridge == nil || nic.Source.Bridge.Bridge != "lan0" || nic.Target == nil {
-			t.Fatalf("The interface on %s is\n%s", name, document)
+		if nic.Source.Bridge == nil || nic.Source.Bridge.Bridge != "lan0" {
+			t.Errorf("The interface on %s is %+v", name, nic.Source)
 		}
+		// libvirt gives the host's end of the interface the guest's MAC address but for the first byte.
+		end := "fe" + strings.TrimPrefix(network.MAC(uuidOf(m)), "52")
 		ports, err := labs[name].Inside(t.Context(), "ip", "-br", "link", "show", "master", "lan0").CombinedOutput()
-		if err != nil || !strings.Contains(string(ports), nic.Target.Dev+" ") {
-			t.Errorf("The bridge on %s has the ports\n%s%v, and not %s", name, ports, err, nic.Target.Dev)
+		if err != nil || !strings.Contains(string(ports), end) {
+			t.Errorf("The bridge on %s has the ports\n%s%v, and not %s", name, ports, err, end)
 		}
 	}
 	for name := range labs {

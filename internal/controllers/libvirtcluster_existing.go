@@ -82,8 +82,12 @@ func (r *LibvirtClusterReconciler) checkNetwork(ctx context.Context, s *clusterS
 		return &waiting{reason: infrav1.ClusterNetworkNotFoundReason, message: fmt.Sprintf(
 			"spec.network.name: the host has no libvirt network %s: define it there, or select other hosts with spec.hostSelector", name)}
 	}
-	found := others[k]
-	epoch := r.Events.epoch(key.host, found.UUID)
+	// What happens from now on begins another epoch.
+	epoch := r.Events.epoch(key.host, others[k].UUID)
+	found, err := kvm.Network(ctx, others[k].UUID)
+	if err != nil {
+		return fmt.Errorf("looking up the network: %w", err)
+	}
 	if !found.Active {
 		return &waiting{reason: infrav1.ClusterNetworkInactiveReason, message: fmt.Sprintf(
 			"spec.network.name: the libvirt network %s is stopped: start it with virsh net-start %s and virsh net-autostart %s", name, name, name)}
