@@ -53,15 +53,16 @@ grep -q "image: $IMAGE:$VERSION" "$out/infrastructure-components.yaml" || {
 cp metadata.yaml "$out/metadata.yaml"
 
 calico >"$work/cni.yaml"
-{
-  cat templates/host.yaml
-  echo ---
-  cat templates/cluster.yaml
-  echo ---
+
+# Prints the parts of a cluster template, and Calico after them.
+template() {
+  for part in "$@"; do
+    cat "templates/$part.yaml"
+    echo ---
+  done
   cat "$work/cni.yaml"
-} >"$out/cluster-template.yaml"
-{
-  cat templates/cluster.yaml
-  echo ---
-  cat "$work/cni.yaml"
-} >"$out/cluster-template-existing-hosts.yaml"
+}
+
+template host network-managed cluster >"$out/cluster-template.yaml"
+template network-managed cluster >"$out/cluster-template-existing-hosts.yaml"
+template network-bridge cluster >"$out/cluster-template-bridge.yaml"

@@ -107,15 +107,24 @@ const (
 	// ClusterNoHostReadyReason says that none of the selected hosts is ready: the message has the reason of each.
 	ClusterNoHostReadyReason = "NoHostReady"
 
-	// ClusterNetworkReadyCondition is true while the node network is up on every ready host.
+	// ClusterNetworkReadyCondition is true while the node network is up on every ready host. Whether a bridge of
+	// spec.network.bridge is there can't be asked of a host: a machine's DomainReady condition tells.
 	ClusterNetworkReadyCondition = "NetworkReady"
 
 	// ClusterNetworkReadyReason says that the node network is up on every ready host.
 	ClusterNetworkReadyReason = "NetworkReady"
 
 	// ClusterNetworkConflictReason says that a range, a name or a bridge of the node network is in use on a host by
-	// something else: the message names it. Change spec.network in a new cluster or remove the other one.
+	// something else, or its nodeRange by a DHCP server or another cluster: the message names it. Change spec.network in a
+	// new cluster or remove the other one.
 	ClusterNetworkConflictReason = "NetworkConflict"
+
+	// ClusterNetworkNotFoundReason says that a host has no libvirt network of the name in spec.network.name: define it
+	// there, or deselect the host.
+	ClusterNetworkNotFoundReason = "NetworkNotFound"
+
+	// ClusterNetworkInactiveReason says that the libvirt network of spec.network.name is stopped on a host: start it.
+	ClusterNetworkInactiveReason = "NetworkInactive"
 
 	// ClusterEndpointNotSetReason says that neither spec.controlPlaneEndpoint nor Cluster.spec.controlPlaneEndpoint
 	// is set: set one of them.
@@ -226,7 +235,11 @@ const (
 	// tried again with growing intervals.
 	MachineStartFailedReason = "StartFailed"
 
-	// MachineAddressesExhaustedReason says that every node address of the network is taken: delete machines, or make
-	// a cluster with a larger spec.network.cidr.
+	// MachineAddressesExhaustedReason says that every node address of the network is taken: delete machines, widen
+	// spec.network.nodeRange of an existing network, or make a cluster with a larger spec.network.cidr.
 	MachineAddressesExhaustedReason = "AddressesExhausted"
+
+	// MachineAddressConflictReason says that the machine's address, spec.address, belongs to something else too: the
+	// message names it. Remove that, or delete the Machine.
+	MachineAddressConflictReason = "AddressConflict"
 )

@@ -26,9 +26,10 @@ const ClusterFinalizer = "infrastructure.cluster.x-k8s.io/libvirtcluster"
 
 // LibvirtClusterSpec says where a cluster runs and what its node network looks like.
 type LibvirtClusterSpec struct {
-	// controlPlaneEndpoint is where the API server of the cluster answers. The host is an address of the node network
+	// controlPlaneEndpoint is where the API server of the cluster answers. In a managed network the host is an address
 	// that is set aside for virtual addresses: the second to the ninth of spec.network.cidr (the second and the third
-	// of a network smaller than /27). Taken from Cluster.spec.controlPlaneEndpoint when unset.
+	// of a network smaller than /27). In an existing one it is any address of spec.network.cidr that nobody else has
+	// and that lies outside spec.network.nodeRange. Taken from Cluster.spec.controlPlaneEndpoint when unset.
 	// +optional
 	ControlPlaneEndpoint APIEndpoint `json:"controlPlaneEndpoint,omitempty,omitzero"`
 
@@ -37,7 +38,8 @@ type LibvirtClusterSpec struct {
 	// +optional
 	HostSelector metav1.LabelSelector `json:"hostSelector,omitempty,omitzero"`
 
-	// network is the node network. On each host the cluster uses, it is a libvirt network that the provider owns.
+	// network is the node network. On each host the cluster uses, it is a libvirt network that the provider owns, or
+	// one that is there already.
 	// +required
 	Network ClusterNetwork `json:"network,omitempty,omitzero"`
 }
@@ -58,23 +60,96 @@ type APIEndpoint struct {
 	Port int32 `json:"port,omitempty"`
 }
 
+// NetworkManagementPolicy says who makes the node network.
+// +kubebuilder:validation:Enum=Managed;Existing
+type NetworkManagementPolicy string
+
+const (
+	// NetworkManaged makes a libvirt network with NAT on each host, and removes it with the cluster. The networks of two
+	// hosts aren't connected with each other.
+	NetworkManaged NetworkManagementPolicy = "Managed"
+
+	// NetworkExisting uses a network that is there on every host of the cluster and is never changed. The hosts share
+	// it as one layer 2, such as a LAN.
+	NetworkExisting NetworkManagementPolicy = "Existing"
+)
+
 // ClusterNetwork is the node network of a cluster.
 // +kubebuilder:validation:MinProperties=1
+// +kubebuilder:validation:XValidation:rule="!has(self.managementPolicy) || self.managementPolicy != 'Existing' || has(self.name) != has(self.bridge)",message="managementPolicy Existing needs the network that every host has: set either name (of a libvirt network) or bridge (of the host)"
+// +kubebuilder:validation:XValidation:rule="!has(self.managementPolicy) || self.managementPolicy != 'Existing' || (has(self.nodeRange) && has(self.gateway) && has(self.nameservers))",message="managementPolicy Existing needs nodeRange, gateway and nameservers, because machines get static addresses: set all three"
+// +kubebuilder:validation:XValidation:rule="!has(self.managementPolicy) || self.managementPolicy != 'Existing' || !(has(self.subnets) || has(self.uuid))",message="subnets and uuid belong to networks that the provider makes: remove them, or the managementPolicy Existing"
+// +kubebuilder:validation:XValidation:rule="(has(self.managementPolicy) && self.managementPolicy == 'Existing') || !(has(self.name) || has(self.bridge) || has(self.nodeRange) || has(self.gateway) || has(self.nameservers))",message="name, bridge, nodeRange, gateway and nameservers belong to networks that are there already: set managementPolicy to Existing, or remove them"
 type ClusterNetwork struct {
-	// cidr is the IPv4 range of the nodes, for example 10.100.0.0/25, of /16 to /29. Its first address is the
-	// gateway, the next eight (two in a network smaller than /27) are for virtual addresses, and nodes get the rest by
-	// DHCP reservation.
+	// managementPolicy is Managed (the provider makes a libvirt network with NAT on each host), or Existing (the network
+	// of name or bridge is there on every host and connects them). Managed when unset.
+	// +optional
+	ManagementPolicy NetworkManagementPolicy `json:"managementPolicy,omitempty"`
+
+	// name of the libvirt network that every host of the cluster has. It must be up and must connect the hosts, as one
+	// with the forward mode bridge does. With managementPolicy Existing only, instead of bridge.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:Pattern=`^[^/\s]+$`
+	Name string `json:"name,omitempty"`
+
+	// bridge that every host of the cluster has, for example br0: a bridge of the host's own that connects it with the
+	// LAN. Whether it is there shows when the first machine starts on a host. With managementPolicy Existing only,
+	// instead of name.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=15
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9_.:-]+$`
+	Bridge string `json:"bridge,omitempty"`
+
+	// cidr is the IPv4 range of the nodes, for example 10.100.0.0/25. In a managed network, of /16 to /29, its first
+	// address is the gateway, the next eight (two in a network smaller than /27) are for virtual addresses, and nodes
+	// get the rest by DHCP reservation. Of an existing network, of /8 to /29, it is the range that the LAN has.
 	// +required
 	// +kubebuilder:validation:MinLength=9
 	// +kubebuilder:validation:MaxLength=18
 	CIDR string `json:"cidr,omitempty"`
 
-	// ingressCIDR is an IPv4 range beside cidr for the addresses of LoadBalancer Services, for example
-	// 10.100.0.128/25. It is routed to the node network and never given out by DHCP.
+	// nodeRange is the part of cidr that nodes get addresses from, first and last address included, for example
+	// 192.168.1.100-192.168.1.149. Nothing else may use it: neither a DHCP server nor another cluster. It can be widened
+	// later. With managementPolicy Existing only.
+	// +optional
+	// +kubebuilder:validation:MinLength=15
+	// +kubebuilder:validation:MaxLength=31
+	NodeRange string `json:"nodeRange,omitempty"`
+
+	// gateway is the address of the router in cidr. With managementPolicy Existing only.
+	// +optional
+	// +kubebuilder:validation:MinLength=7
+	// +kubebuilder:validation:MaxLength=15
+	Gateway string `json:"gateway,omitempty"`
+
+	// nameservers are the addresses of the DNS servers that nodes ask. With managementPolicy Existing only.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=3
+	// +kubebuilder:validation:items:MinLength=2
+	// +kubebuilder:validation:items:MaxLength=45
+	Nameservers []string `json:"nameservers,omitempty"`
+
+	// ingressCIDR is an IPv4 range for the addresses of LoadBalancer Services, for example 10.100.0.128/25. Nodes never
+	// get an address of it. In a managed network it lies beside cidr and is routed to the node network of the hosts
+	// that have no subnet of their own. In an existing one it lies in cidr or beside it.
 	// +optional
 	// +kubebuilder:validation:MinLength=9
 	// +kubebuilder:validation:MaxLength=18
 	IngressCIDR string `json:"ingressCIDR,omitempty"`
+
+	// subnets give the hosts of a failure domain a range of their own instead of cidr, so that the networks of several
+	// sites can be routed to each other. The control-plane endpoint stays in cidr. With managementPolicy Managed only.
+	// +optional
+	// +listType=map
+	// +listMapKey=failureDomain
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=100
+	Subnets []Subnet `json:"subnets,omitempty"`
 
 	// mtu of the node network in bytes. 1500 when unset.
 	// +optional
@@ -82,12 +157,28 @@ type ClusterNetwork struct {
 	// +kubebuilder:validation:Maximum=9216
 	MTU int32 `json:"mtu,omitempty"`
 
-	// uuid of the libvirt network, the same on each host. Set by the provider, kept for the life of the cluster.
+	// uuid of the managed libvirt network, the same on each host. Set by the provider, kept for the life of the cluster.
 	// +optional
 	// +kubebuilder:validation:MinLength=36
 	// +kubebuilder:validation:MaxLength=36
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`
 	UUID string `json:"uuid,omitempty"`
+}
+
+// Subnet is the part of a node network on the hosts of a failure domain.
+type Subnet struct {
+	// failureDomain is that of the hosts, see LibvirtHost.spec.failureDomain.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	FailureDomain string `json:"failureDomain,omitempty"`
+
+	// cidr is the IPv4 range of the nodes there, of /16 to /29, for example 10.100.1.0/25. It is divided like
+	// spec.network.cidr.
+	// +required
+	// +kubebuilder:validation:MinLength=9
+	// +kubebuilder:validation:MaxLength=18
+	CIDR string `json:"cidr,omitempty"`
 }
 
 // LibvirtClusterStatus is what was last seen of a cluster's infrastructure.
@@ -113,7 +204,7 @@ type LibvirtClusterStatus struct {
 	// +kubebuilder:validation:MaxItems=100
 	FailureDomains []clusterv1.FailureDomain `json:"failureDomains,omitempty"`
 
-	// hosts are the names of the LibvirtHosts that have, or may have, a network of this cluster.
+	// hosts are the names of the LibvirtHosts that the cluster uses: those that have, or may have, its network.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=1000
@@ -125,7 +216,7 @@ type LibvirtClusterStatus struct {
 // LibvirtClusterInitializationStatus provides observations of the initialization process.
 // +kubebuilder:validation:MinProperties=1
 type LibvirtClusterInitializationStatus struct {
-	// provisioned is true once the network of the cluster is up on a host. It is part of the Cluster API contract.
+	// provisioned is true once the network of the cluster is there on a host. It is part of the Cluster API contract.
 	// +optional
 	Provisioned *bool `json:"provisioned,omitempty"`
 }
@@ -135,6 +226,7 @@ type LibvirtClusterInitializationStatus struct {
 // The rules on changes are on the kind and not on its spec, because templates share the spec.
 //
 // +kubebuilder:validation:XValidation:rule="self.spec.network.cidr == oldSelf.spec.network.cidr",message="spec.network.cidr can't be changed, because machines have addresses from it: create a new cluster instead"
+// +kubebuilder:validation:XValidation:rule="(has(self.spec.network.managementPolicy) && self.spec.network.managementPolicy == 'Existing') == (has(oldSelf.spec.network.managementPolicy) && oldSelf.spec.network.managementPolicy == 'Existing') && has(self.spec.network.name) == has(oldSelf.spec.network.name) && (!has(self.spec.network.name) || self.spec.network.name == oldSelf.spec.network.name) && has(self.spec.network.bridge) == has(oldSelf.spec.network.bridge) && (!has(self.spec.network.bridge) || self.spec.network.bridge == oldSelf.spec.network.bridge)",message="spec.network.managementPolicy, spec.network.name and spec.network.bridge can't be changed, because machines are in that network: create a new cluster instead"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.network.uuid) || (has(self.spec.network.uuid) && self.spec.network.uuid == oldSelf.spec.network.uuid)",message="spec.network.uuid can't be changed or removed: it identifies the libvirt networks of the cluster"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.controlPlaneEndpoint) || !has(oldSelf.spec.controlPlaneEndpoint.host) || (has(self.spec.controlPlaneEndpoint) && self.spec.controlPlaneEndpoint == oldSelf.spec.controlPlaneEndpoint)",message="spec.controlPlaneEndpoint can't be changed or removed once it is set, because certificates and kubeconfigs name it: create a new cluster instead"
 // +kubebuilder:object:root=true

@@ -46,7 +46,7 @@ func newHostCommand() *cobra.Command {
 namespaces of its own. Any number runs side by side. Nothing else on the
 machine is touched, and nothing is left when a host goes down. Needs root.`,
 	}
-	cmd.AddCommand(newHostUpCommand(), newHostDownCommand(), newHostListCommand(), newHostExecCommand())
+	cmd.AddCommand(newHostUpCommand(), newHostDownCommand(), newHostListCommand(), newHostExecCommand(), newHostJoinCommand())
 	return cmd
 }
 
@@ -150,6 +150,34 @@ to the host by default. The command ends with the host.`,
 			return syscall.Exec(command.Path, command.Args, command.Env)
 		},
 	}
+}
+
+func newHostJoinCommand() *cobra.Command {
+	var bridge string
+	cmd := &cobra.Command{
+		Use:   "join NAME NAME",
+		Short: "Connect two running hosts by a bridge in each, like a switch",
+		Long: `Connect two running hosts by a bridge in each, as if both were plugged into one
+switch. Join more hosts in a row or a star, never in a circle. The connection
+ends when either host goes down.`,
+		Example: "  lab host join kvm1 kvm2\n  lab host exec kvm1 -- ip addr add 192.168.50.1/24 dev lan0",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var hosts [2]*privatehost.Host
+			for k, name := range args {
+				host, err := findHost(name)
+				if err != nil {
+					return err
+				}
+				hosts[k] = host
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), hostTimeout)
+			defer cancel()
+			return privatehost.Join(ctx, hosts[0], hosts[1], bridge)
+		},
+	}
+	cmd.Flags().StringVar(&bridge, "bridge", "lan0", "the bridge's name on both hosts")
+	return cmd
 }
 
 // findHost finds a running host by name, wherever its directory is, or one

@@ -122,8 +122,10 @@ func (e *HostEvents) dispatch(ctx context.Context, event host.Event) error {
 		return e.wakeMachines(ctx, client.MatchingFields{providerIDField: domain.ProviderID(event.UUID)})
 	case host.NetworkChanged:
 		key := hostOf(event.Host)
-		if err := e.wakeClusters(ctx, client.InNamespace(key.Namespace), client.MatchingFields{networkUUIDField: event.UUID}); err != nil {
-			return err
+		for _, uuid := range []string{event.UUID, existingNetwork} {
+			if err := e.wakeClusters(ctx, client.InNamespace(key.Namespace), client.MatchingFields{networkUUIDField: uuid}); err != nil {
+				return err
+			}
 		}
 		return e.wakeMachines(ctx, client.InNamespace(key.Namespace), client.MatchingFields{hostNameField: key.Name})
 	case host.StoragePoolChanged:

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
 )
 
 // The fields by which objects are found in the cache.
@@ -36,6 +37,10 @@ const (
 
 // noHost is under what the machines are found that have no host yet. No host has that name.
 const noHost = "/"
+
+// existingNetwork is under what the clusters are found whose networks aren't ours and have a UUID of their own on each
+// host. No network has that UUID.
+const existingNetwork = "existing"
 
 // addIndexes makes the cache of a manager find LibvirtMachines by providerID and by host, and LibvirtClusters by the
 // UUID of their network. Call it before the reconcilers are set up.
@@ -53,6 +58,9 @@ func addIndexes(ctx context.Context, mgr manager.Manager) error {
 			return cmp.Or(o.(*infrav1.LibvirtMachine).Spec.HostName, noHost)
 		}},
 		{&infrav1.LibvirtCluster{}, networkUUIDField, func(o client.Object) string {
+			if network.Existing(o.(*infrav1.LibvirtCluster).Spec.Network) {
+				return existingNetwork
+			}
 			return o.(*infrav1.LibvirtCluster).Spec.Network.UUID
 		}},
 	} {

@@ -18,6 +18,7 @@ package controllers
 
 import (
 	"context"
+	"net/netip"
 
 	kerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/klog/v2"
@@ -47,8 +48,10 @@ type LibvirtClusterReconciler struct {
 	Events           *HostEvents
 	WatchFilterValue string
 
-	// up are the networks that were seen up.
-	up memo[networkOnHost, struct{}]
+	// up are the ranges of the managed networks that were seen up.
+	up memo[networkOnHost, netip.Prefix]
+	// fit are the existing networks, by name, that were seen fit for the nodes.
+	fit memo[networkOnHost, fitNetwork]
 }
 
 // +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirtclusters,verbs=get;list;watch;patch;update
@@ -104,7 +107,7 @@ func (r *LibvirtClusterReconciler) machineToCluster(ctx context.Context, object 
 type clusterScope struct {
 	cluster        *clusterv1.Cluster
 	libvirtCluster *infrav1.LibvirtCluster
-	plan           network.Plan
+	plans          network.Plans
 	// selected are the hosts that the cluster may use, hosts those of them that are ready.
 	selected, hosts []*infrav1.LibvirtHost
 }

@@ -127,22 +127,27 @@ func (r *LibvirtClusterReconciler) machines(ctx context.Context, cluster *cluste
 
 // reconcileNetwork brings the network up on every ready host. A host on which that fails doesn't hold up the others.
 func (r *LibvirtClusterReconciler) reconcileNetwork(ctx context.Context, s *clusterScope) error {
-	spec := &s.libvirtCluster.Spec
 	var err error
-	if s.plan, err = network.NewPlan(spec.Network.CIDR, spec.Network.IngressCIDR); err != nil {
+	if s.plans, err = network.NewPlans(s.libvirtCluster.Spec.Network); err != nil {
 		return &waiting{reason: infrav1.ClusterInvalidNetworkReason, message: "spec.network." + err.Error()}
 	}
 	if err := r.reconcileEndpoint(ctx, s); err != nil {
 		return err
 	}
-	// The UUID and the hosts are written down before anything is made, so that a crash leaves nothing unknown behind.
-	if err := r.writeDownNetwork(ctx, s); err != nil {
+	bringUp := r.ensureNetwork
+	if network.Existing(s.libvirtCluster.Spec.Network) {
+		bringUp = r.useNetwork
+		if err := r.checkOtherClusters(ctx, s); err != nil {
+			return err
+		}
+	} else if err := r.writeDownNetwork(ctx, s); err != nil {
+		// The UUID and the hosts are written down before anything is made, so that a crash leaves nothing unknown behind.
 		return err
 	}
 	up := 0
 	var failures []error
 	for _, h := range s.hosts {
-		if err := r.ensureNetwork(ctx, s, h); err != nil {
+		if err := bringUp(ctx, s, h); err != nil {
 			failures = append(failures, wrapHost(h.Name, err))
 			continue
 		}
@@ -174,12 +179,12 @@ func (r *LibvirtClusterReconciler) reconcileEndpoint(_ context.Context, s *clust
 	}
 	if endpoint.Host == "" {
 		return &waiting{reason: infrav1.ClusterEndpointNotSetReason, message: fmt.Sprintf(
-			"set spec.controlPlaneEndpoint.host to an address of %s", s.plan.VIPs)}
+			"set spec.controlPlaneEndpoint.host to an address of %s", s.plans.Main.Virtual())}
 	}
 	if endpoint.Port == 0 {
 		endpoint.Port = 6443
 	}
-	if err := s.plan.CheckEndpoint(endpoint.Host); err != nil {
+	if err := s.plans.Main.CheckEndpoint(endpoint.Host); err != nil {
 		return &waiting{reason: infrav1.ClusterInvalidNetworkReason, message: "spec.controlPlaneEndpoint.host: " + err.Error()}
 	}
 	return nil
@@ -213,15 +218,20 @@ func (r *LibvirtClusterReconciler) writeDownNetwork(ctx context.Context, s *clus
 	return nil
 }
 
-func (s *clusterScope) definition() network.Definition {
+// definition is that of the network on a host.
+func (s *clusterScope) definition(h *infrav1.LibvirtHost) network.Definition {
 	return network.Definition{
-		UUID: s.libvirtCluster.Spec.Network.UUID,
-		Name: network.Name(s.cluster.Namespace, s.cluster.Name),
-		MTU:  s.libvirtCluster.Spec.Network.MTU,
-		Plan: s.plan,
-		Owner: owner.Owner{
-			Kind: "LibvirtCluster", Namespace: s.libvirtCluster.Namespace, Name: s.libvirtCluster.Name, Cluster: s.cluster.Name,
-		},
+		UUID:  s.libvirtCluster.Spec.Network.UUID,
+		Name:  network.Name(s.cluster.Namespace, s.cluster.Name),
+		MTU:   s.libvirtCluster.Spec.Network.MTU,
+		Plan:  s.plans.For(failureDomain(h)),
+		Owner: s.owner(),
+	}
+}
+
+func (s *clusterScope) owner() owner.Owner {
+	return owner.Owner{
+		Kind: "LibvirtCluster", Namespace: s.libvirtCluster.Namespace, Name: s.libvirtCluster.Name, Cluster: s.cluster.Name,
 	}
 }
 
@@ -235,10 +245,10 @@ func (r *LibvirtClusterReconciler) ensureNetwork(ctx context.Context, s *cluster
 	if err != nil {
 		return err
 	}
-	definition := s.definition()
+	definition := s.definition(h)
 	key := networkOnHost{hostKey(h.Namespace, h.Name), definition.UUID}
 	epoch := r.Events.epoch(key.host, key.uuid)
-	if _, ok := r.up.get(key, epoch); ok {
+	if prefix, ok := r.up.get(key, epoch); ok && prefix == definition.Plan.Prefix {
 		return nil
 	}
 	found, err := kvm.Network(ctx, definition.UUID)
@@ -246,8 +256,17 @@ func (r *LibvirtClusterReconciler) ensureNetwork(ctx context.Context, s *cluster
 		if by, ok := owner.Of(found.XML); !ok || by != definition.Owner {
 			return conflict("network %s has our UUID %s and isn't ours: remove it", found.Name, definition.UUID)
 		}
-		r.up.set(key, epoch, struct{}{})
-		return nil
+		serves, err := network.Serves(found.XML, definition.Plan)
+		if err != nil {
+			return err
+		}
+		if serves {
+			r.up.set(key, epoch, definition.Plan.Prefix)
+			return nil
+		}
+		if err := r.clearNetwork(ctx, s, h, kvm); err != nil {
+			return err
+		}
 	}
 	if err != nil && !errors.Is(err, host.ErrNotFound) {
 		return fmt.Errorf("looking up the network: %w", err)
@@ -269,6 +288,24 @@ func (r *LibvirtClusterReconciler) ensureNetwork(ctx context.Context, s *cluster
 	}
 	if err := kvm.EnsureNetwork(ctx, document); err != nil {
 		return fmt.Errorf("making network %s: %w", definition.Name, err)
+	}
+	return nil
+}
+
+// clearNetwork removes a network with another range than the plan has for the host now, as when the host's failure domain
+// was changed to one that has a subnet. Not under the feet of machines.
+func (r *LibvirtClusterReconciler) clearNetwork(ctx context.Context, s *clusterScope, h *infrav1.LibvirtHost, kvm *host.Host) error {
+	machines, err := r.machines(ctx, s.cluster, client.MatchingFields{hostNameField: h.Name})
+	if err != nil {
+		return err
+	}
+	if len(machines) > 0 {
+		return conflict("the network isn't the %s that spec.network has for failure domain %s, and %d machines are in it, %s among them: "+
+			"delete them, or set spec.failureDomain of the LibvirtHost back",
+			s.plans.For(failureDomain(h)).Prefix, failureDomain(h), len(machines), machines[0].Name)
+	}
+	if err := kvm.DeleteNetwork(ctx, s.libvirtCluster.Spec.Network.UUID); err != nil && !errors.Is(err, host.ErrNotFound) {
+		return fmt.Errorf("removing the network with the range from before: %w", err)
 	}
 	return nil
 }
@@ -328,7 +365,8 @@ func (r *LibvirtClusterReconciler) reconcileDelete(ctx context.Context, s *clust
 	return nil
 }
 
-// removeNetwork removes the network from one host. Only a confirmed "not found" counts as gone.
+// removeNetwork removes the network from one host. Only a confirmed "not found" counts as gone. An existing network has no
+// UUID and stays.
 func (r *LibvirtClusterReconciler) removeNetwork(ctx context.Context, s *clusterScope, hostName string) error {
 	uuid := s.libvirtCluster.Spec.Network.UUID
 	if uuid == "" {
@@ -348,7 +386,7 @@ func (r *LibvirtClusterReconciler) removeNetwork(ctx context.Context, s *cluster
 	if err != nil {
 		return fmt.Errorf("looking up the network: %w", err)
 	}
-	if by, ok := owner.Of(found.XML); !ok || by != s.definition().Owner {
+	if by, ok := owner.Of(found.XML); !ok || by != s.owner() {
 		// Not ours, so not ours to delete.
 		return nil
 	}

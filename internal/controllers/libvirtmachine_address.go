@@ -17,6 +17,7 @@ limitations under the License.
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,107 +32,201 @@ import (
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
 )
 
-// reconcileAddress reserves the machine's address in the network of its host, before it boots: there is no event for a
-// lease. A reservation that is there already, by the MAC address, is the machine's own from an earlier try. It is looked
-// at again when the network changed, because somebody may have removed that and with it all reservations.
+// reconcileAddress gives the machine an address before it boots: there is no event for a lease. The address is written to
+// spec.address before anything on a host depends on it, because the spec outlives a restart of the manager and a move to
+// another management cluster, and no other machine of the cluster gets it, on whatever host. In a managed network it is
+// then reserved; in an existing one the guest gives it to itself.
 func (r *LibvirtMachineReconciler) reconcileAddress(ctx context.Context, s *machineScope) error {
 	spec := s.libvirtCluster.Spec.Network
-	key := r.ownedKey(s)
-	epoch := r.Events.epoch(key.host, spec.UUID)
-	own := internalIP(s.libvirtMachine)
-	if _, reserved := r.reserved.get(key, epoch); reserved && own != "" && s.domain != nil {
-		return nil
-	}
-	plan, err := network.NewPlan(spec.CIDR, spec.IngressCIDR)
+	plans, err := network.NewPlans(spec)
 	if err != nil {
 		return fmt.Errorf("planning addresses: spec.network.%w", err)
 	}
-	elsewhere, err := r.addresses(ctx, s)
-	if err != nil {
-		return err
+	s.plan = plans.For(failureDomain(s.libvirtHost))
+	remedy := "make a cluster with a larger spec.network.cidr"
+	if network.Existing(spec) {
+		remedy = "widen spec.network.nodeRange of the LibvirtCluster"
+		err = r.claimAddress(ctx, s, nil)
+	} else {
+		err = r.reserveAddress(ctx, s)
 	}
-	reservation, err := s.host.Reserve(ctx, spec.UUID, network.MAC(s.uuid), s.machine.Name, func(taken []host.Reservation) (string, error) {
-		here := map[string]bool{}
-		for _, reservation := range taken {
-			here[reservation.IP] = true
-		}
-		if own != "" && !here[own] && !elsewhere[own] {
-			return own, nil
-		}
-		return r.claims.pick(spec.UUID, s.uuid, plan, func(ip string) bool { return here[ip] || elsewhere[ip] })
-	})
+	var wait *waiting
 	switch {
+	case errors.As(err, &wait):
+		return wait
 	case errors.Is(err, network.ErrExhausted):
-		return &waiting{reason: infrav1.MachineAddressesExhaustedReason, message: fmt.Sprintf(
-			"%s: delete machines, or make a cluster with a larger spec.network.cidr", err), after: conflictInterval}
+		return &waiting{reason: infrav1.MachineAddressesExhaustedReason, after: conflictInterval, message: fmt.Sprintf(
+			"%s: delete machines, or %s", err, remedy)}
 	case errors.Is(err, host.ErrNotFound), errors.Is(err, host.ErrInactive):
 		return &waiting{reason: infrav1.MachineClusterNotReadyReason, after: conflictInterval, message: fmt.Sprintf(
 			"the network of the cluster isn't up on host %s: see the LibvirtCluster", s.libvirtHost.Name)}
 	case err != nil:
 		return fmt.Errorf("reserving an address: %w", err)
 	}
-	r.reserved.set(key, epoch, struct{}{})
-	setAddress(s, reservation.IP)
+	setAddress(s, s.libvirtMachine.Spec.Address)
 	return nil
 }
 
-// addresses are those of the cluster's machines on all its hosts: the networks of a cluster share one range, so that
-// they can be tied together.
-func (r *LibvirtMachineReconciler) addresses(ctx context.Context, s *machineScope) (map[string]bool, error) {
+// reserveAddress reserves the machine's address in the managed network of its host. A reservation that is there already,
+// by the MAC address, is the machine's own from an earlier try. It is looked at again when the network changed, because
+// somebody may have removed that and with it all reservations.
+func (r *LibvirtMachineReconciler) reserveAddress(ctx context.Context, s *machineScope) error {
+	uuid := s.libvirtCluster.Spec.Network.UUID
+	key := r.ownedKey(s)
+	epoch := r.Events.epoch(key.host, uuid)
+	if _, reserved := r.reserved.get(key, epoch); reserved && s.libvirtMachine.Spec.Address != "" && s.domain != nil {
+		return nil
+	}
+	reservation, err := s.host.Reserve(ctx, uuid, network.MAC(s.uuid), s.machine.Name, func(taken []host.Reservation) (string, error) {
+		here := map[string]string{}
+		for _, reservation := range taken {
+			here[reservation.IP] = reservation.MAC
+		}
+		if err := r.claimAddress(ctx, s, here); err != nil {
+			return "", err
+		}
+		own := s.libvirtMachine.Spec.Address
+		if mac, ok := here[own]; ok {
+			return "", addressConflict("the cluster's network on host %s reserves spec.address %s for %s: remove that reservation, or delete the Machine",
+				s.libvirtHost.Name, own, mac)
+		}
+		return own, nil
+	})
+	if err != nil {
+		return err
+	}
+	if s.libvirtMachine.Spec.Address == "" {
+		if err := r.writeAddress(ctx, s, reservation.IP); err != nil {
+			return err
+		}
+	}
+	if own := s.libvirtMachine.Spec.Address; reservation.IP != own {
+		return addressConflict("the cluster's network on host %s reserves %s for the machine, and not its spec.address %s: remove that reservation, or delete the Machine",
+			s.libvirtHost.Name, reservation.IP, own)
+	}
+	r.reserved.set(key, epoch, struct{}{})
+	return nil
+}
+
+// claimAddress makes sure that the machine has an address that no other machine of the cluster has. Here are the addresses
+// that are taken on its host besides. The address of a machine that has its domain isn't questioned.
+func (r *LibvirtMachineReconciler) claimAddress(ctx context.Context, s *machineScope, here map[string]string) error {
+	own := s.libvirtMachine.Spec.Address
+	if own != "" && s.domain != nil {
+		return nil
+	}
+	others, err := r.addresses(ctx, s)
+	if err != nil {
+		return err
+	}
+	if own != "" {
+		return checkAddress(s, own, others)
+	}
+	own, err = r.claims.pick(s.cluster, s.uuid, s.plan, internalIP(s.libvirtMachine), func(ip string) bool {
+		return here[ip] != "" || others[ip] != ""
+	})
+	if err != nil {
+		return err
+	}
+	return r.writeAddress(ctx, s, own)
+}
+
+// checkAddress tells whether a machine can have the address of its spec, which somebody else may have written.
+func checkAddress(s *machineScope, own string, others map[string]string) error {
+	if other := others[own]; other != "" {
+		return addressConflict("spec.address %s is also that of LibvirtMachine %s: delete one of the two Machines", own, other)
+	}
+	if addr, err := netip.ParseAddr(own); err != nil || !s.plan.Nodes.Contains(addr) {
+		return addressConflict("spec.address %s isn't one of the node addresses on host %s, %s: delete the Machine to have it made anew",
+			own, s.libvirtHost.Name, s.plan.Nodes)
+	}
+	return nil
+}
+
+func addressConflict(format string, args ...any) error {
+	return &waiting{reason: infrav1.MachineAddressConflictReason, message: fmt.Sprintf(format, args...), after: conflictInterval}
+}
+
+// writeAddress writes the machine's address down. The schema refuses a second one, should the cache be behind.
+func (r *LibvirtMachineReconciler) writeAddress(ctx context.Context, s *machineScope, ip string) error {
+	written := s.libvirtMachine.DeepCopy()
+	written.Spec.Address = ip
+	if err := r.Client.Patch(ctx, written, client.MergeFrom(s.libvirtMachine)); err != nil {
+		return fmt.Errorf("writing spec.address: %w", err)
+	}
+	s.libvirtMachine.Spec.Address = ip
+	return nil
+}
+
+// addresses are those of the cluster's other machines, on all its hosts, with the name of the machine that has each.
+func (r *LibvirtMachineReconciler) addresses(ctx context.Context, s *machineScope) (map[string]string, error) {
 	var list infrav1.LibvirtMachineList
 	if err := r.Client.List(ctx, &list, client.InNamespace(s.cluster.Namespace),
 		client.MatchingLabels{clusterv1.ClusterNameLabel: s.cluster.Name}); err != nil {
 		return nil, fmt.Errorf("listing LibvirtMachines: %w", err)
 	}
-	taken := map[string]bool{}
+	taken := map[string]string{}
 	for i := range list.Items {
-		if list.Items[i].UID == s.libvirtMachine.UID {
-			continue
-		}
-		if ip := internalIP(&list.Items[i]); ip != "" {
-			taken[ip] = true
+		m := &list.Items[i]
+		if ip := cmp.Or(m.Spec.Address, internalIP(m)); ip != "" && m.UID != s.libvirtMachine.UID {
+			taken[ip] = m.Name
 		}
 	}
 	return taken, nil
 }
 
-// claims are the addresses that were given out a moment ago and that the status of their machine may not show yet.
+// claims are the addresses that were given out by this process and that the cache may not show yet.
 type claims struct {
 	mu sync.Mutex
-	// byNetwork maps a network's UUID to its addresses, and each of these to the domain's UUID.
-	byNetwork map[string]map[string]string
+	// byCluster maps a Cluster to its addresses, and each of these to the domain's UUID.
+	byCluster map[client.ObjectKey]map[string]string
 }
 
-// pick chooses an address that neither taken nor an earlier claim of another domain holds, and claims it.
-func (c *claims) pick(networkUUID, domainUUID string, plan network.Plan, taken func(ip string) bool) (string, error) {
+// pick chooses an address that neither taken nor a claim of another domain holds, and claims it: the preferred one if it
+// is free, or the one that the domain claimed before.
+func (c *claims) pick(cluster *clusterv1.Cluster, domainUUID string, plan network.Plan, preferred string, taken func(ip string) bool) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	claimed := c.byNetwork[networkUUID]
-	addr, err := plan.PickAddress(func(addr netip.Addr) bool {
-		by, ok := claimed[addr.String()]
-		return taken(addr.String()) || (ok && by != domainUUID)
-	})
-	if err != nil {
-		return "", err
+	key := client.ObjectKeyFromObject(cluster)
+	claimed := c.byCluster[key]
+	free := func(ip string) bool {
+		by, ok := claimed[ip]
+		return !taken(ip) && (!ok || by == domainUUID)
+	}
+	chosen := ""
+	if preferred != "" && free(preferred) {
+		chosen = preferred
+	}
+	for ip, by := range claimed {
+		if chosen == "" && by == domainUUID && free(ip) {
+			chosen = ip
+		}
+	}
+	if chosen == "" {
+		addr, err := plan.PickAddress(func(addr netip.Addr) bool { return !free(addr.String()) })
+		if err != nil {
+			return "", err
+		}
+		chosen = addr.String()
 	}
 	if claimed == nil {
 		claimed = map[string]string{}
-		if c.byNetwork == nil {
-			c.byNetwork = map[string]map[string]string{}
+		if c.byCluster == nil {
+			c.byCluster = map[client.ObjectKey]map[string]string{}
 		}
-		c.byNetwork[networkUUID] = claimed
+		c.byCluster[key] = claimed
 	}
-	claimed[addr.String()] = domainUUID
-	return addr.String(), nil
+	claimed[chosen] = domainUUID
+	return chosen, nil
 }
 
 // release gives up the claims of a domain.
-func (c *claims) release(networkUUID, domainUUID string) {
+func (c *claims) release(cluster *clusterv1.Cluster, domainUUID string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for ip, by := range c.byNetwork[networkUUID] {
+	for ip, by := range c.byCluster[client.ObjectKeyFromObject(cluster)] {
 		if by == domainUUID {
-			delete(c.byNetwork[networkUUID], ip)
+			delete(c.byCluster[client.ObjectKeyFromObject(cluster)], ip)
 		}
 	}
 }

@@ -40,6 +40,7 @@ import (
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/image"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/task"
 )
 
@@ -132,6 +133,8 @@ type machineScope struct {
 	uuid string
 	// domain as it was last seen, nil when there is none.
 	domain *host.Domain
+	// plan of the node network on the host.
+	plan network.Plan
 	// image under the root disk, and the bootstrap data: gathered only while there is no domain.
 	image    image.Info
 	userData []byte

@@ -67,6 +67,7 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 	if err := r.removeFromOrigin(ctx, s); err != nil {
 		return err
 	}
+	r.claims.release(s.cluster, s.uuid)
 	r.restarts.drop(s.uuid)
 	r.promises.drop(s.uuid)
 	controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
@@ -87,7 +88,6 @@ func (r *LibvirtMachineReconciler) remove(ctx context.Context, s *machineScope) 
 		if err != nil {
 			return fmt.Errorf("giving back the address: %w", err)
 		}
-		r.claims.release(s.libvirtCluster.Spec.Network.UUID, s.uuid)
 	}
 	r.owned.forget(r.ownedKey(s))
 	r.reserved.forget(r.ownedKey(s))

@@ -121,7 +121,7 @@ func (r *LibvirtMachineReconciler) create(ctx context.Context, s *machineScope) 
 	}
 	s.domain = &host.Domain{UUID: s.uuid, Name: definition.Name, State: host.Shutoff}
 	r.owned.set(r.ownedKey(s), 0, struct{}{})
-	ctrl.LoggerFrom(ctx).Info("Defined domain", "host", s.libvirtHost.Name, "domainUUID", s.uuid, "address", internalIP(s.libvirtMachine))
+	ctrl.LoggerFrom(ctx).Info("Defined domain", "host", s.libvirtHost.Name, "domainUUID", s.uuid, "address", s.libvirtMachine.Spec.Address)
 	return nil
 }
 

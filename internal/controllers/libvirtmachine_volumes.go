@@ -18,9 +18,11 @@ package controllers
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"path"
 	"time"
 
@@ -69,7 +71,8 @@ func (r *LibvirtMachineReconciler) definition(ctx context.Context, s *machineSco
 		SeedPath:      path.Join(seeds, domain.SeedVolumeName(s.uuid)),
 		BackingPath:   s.image.Path,
 		BackingFormat: s.image.Format,
-		NetworkName:   network.Name(s.cluster.Namespace, s.cluster.Name),
+		NetworkName:   cmp.Or(s.libvirtCluster.Spec.Network.Name, network.Name(s.cluster.Namespace, s.cluster.Name)),
+		Bridge:        s.libvirtCluster.Spec.Network.Bridge,
 		MAC:           network.MAC(s.uuid),
 		MTU:           s.libvirtCluster.Spec.Network.MTU,
 	}, nil
@@ -152,12 +155,19 @@ func (r *LibvirtMachineReconciler) removeLeftover(ctx context.Context, s *machin
 // createSeed makes the volume with the bootstrap data. Its pool holds nothing but seeds of ours, so one that is there
 // was left by an earlier try.
 func (r *LibvirtMachineReconciler) createSeed(ctx context.Context, s *machineScope, definition domain.Definition) error {
+	guest := network.Guest{MAC: definition.MAC, MTU: definition.MTU, Plan: s.plan}
+	if network.Existing(s.libvirtCluster.Spec.Network) {
+		var err error
+		if guest.Address, err = netip.ParseAddr(s.libvirtMachine.Spec.Address); err != nil {
+			return fmt.Errorf("reading spec.address: %w", err)
+		}
+	}
 	seed, err := bootstrap.RenderSeed(bootstrap.Seed{
 		UserData:      s.userData,
 		InstanceID:    s.uuid,
 		LocalHostname: s.machine.Name,
-		LocalIPv4:     internalIP(s.libvirtMachine),
-		NetworkConfig: network.RenderGuestConfig(definition.MAC, definition.MTU),
+		LocalIPv4:     s.libvirtMachine.Spec.Address,
+		NetworkConfig: network.RenderGuestConfig(guest),
 	})
 	if err != nil {
 		return fmt.Errorf("rendering the bootstrap data: %w", err)

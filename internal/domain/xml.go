@@ -37,8 +37,9 @@ type Definition struct {
 	RootPath, SeedPath string
 	// BackingPath and BackingFormat are those of the image under the root volume.
 	BackingPath, BackingFormat string
-	// NetworkName is the libvirt network of the cluster, MAC the address of the interface in it.
-	NetworkName, MAC string
+	// NetworkName is the libvirt network of the cluster, or Bridge the host's bridge in its place. MAC is the address of
+	// the interface in it.
+	NetworkName, Bridge, MAC string
 	// MTU of the network in bytes.
 	MTU int32
 }
@@ -183,9 +184,13 @@ func fileSource(path string) *libvirtxml.DomainDiskSource {
 }
 
 func renderInterface(d Definition) libvirtxml.DomainInterface {
+	source := &libvirtxml.DomainInterfaceSource{Network: &libvirtxml.DomainInterfaceSourceNetwork{Network: d.NetworkName}}
+	if d.Bridge != "" {
+		source = &libvirtxml.DomainInterfaceSource{Bridge: &libvirtxml.DomainInterfaceSourceBridge{Bridge: d.Bridge}}
+	}
 	nic := libvirtxml.DomainInterface{
 		MAC:    &libvirtxml.DomainInterfaceMAC{Address: d.MAC},
-		Source: &libvirtxml.DomainInterfaceSource{Network: &libvirtxml.DomainInterfaceSourceNetwork{Network: d.NetworkName}},
+		Source: source,
 		Model:  &libvirtxml.DomainInterfaceModel{Type: "virtio"},
 	}
 	if d.MTU != 0 {

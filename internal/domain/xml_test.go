@@ -65,6 +65,9 @@ func TestRender(t *testing.T) {
 			d.Spec.RootDisk.Cache = infrav1.DiskCacheUnsafe
 			d.BackingFormat = "raw"
 		}),
+		"bridge.xml": definition(func(d *Definition) {
+			d.NetworkName, d.Bridge = "", "br0"
+		}),
 		"qemu-8vcpus.xml": definition(func(d *Definition) {
 			d.Spec.DomainType = infrav1.DomainTypeQEMU
 			d.Spec.VCPUs = 8

@@ -30,16 +30,19 @@ import (
 type Plan struct {
 	// Prefix is the node network.
 	Prefix netip.Prefix
-	// Gateway is the address of the host in the node network: its first.
+	// Gateway is the way out: of a managed network, its first address, which the host has.
 	Gateway netip.Addr
-	// VIPs are set aside for virtual addresses, the control-plane endpoint among them.
+	// VIPs are set aside for virtual addresses, the control-plane endpoint among them. There are none in an existing
+	// network.
 	VIPs Range
-	// Nodes are given to machines by DHCP reservation.
+	// Nodes are given to machines, by DHCP reservation in a managed network, statically in an existing one.
 	Nodes Range
 	// Ingress is the range of LoadBalancer Services, invalid when there is none.
 	Ingress netip.Prefix
-	// IngressGateway is the host's address in Ingress: its first.
+	// IngressGateway is the host's address in Ingress: its first. An existing network has none.
 	IngressGateway netip.Addr
+	// Nameservers are what machines ask for names; none when DHCP tells them.
+	Nameservers []netip.Addr
 }
 
 // Range is a range of addresses, both ends included.
@@ -57,39 +60,35 @@ func (r Range) Size() int {
 	return int(number(r.Last) - number(r.First) + 1)
 }
 
+// Overlaps tells whether two ranges have an address in common.
+func (r Range) Overlaps(other Range) bool {
+	return r.First.Compare(other.Last) <= 0 && other.First.Compare(r.Last) <= 0
+}
+
 // String is the range as messages show it.
 func (r Range) String() string {
 	return fmt.Sprintf("%s-%s", r.First, r.Last)
 }
 
+// The prefix lengths that are served. A network that is there already may be larger than one that we would make.
 const (
-	minBits = 16
-	maxBits = 29
+	minBits         = 16
+	minBitsExisting = 8
+	maxBits         = 29
 )
 
-// NewPlan plans a node network from its two ranges in CIDR form; ingressCIDR may be empty. The error names the field,
-// cidr or ingressCIDR, and the remedy.
+// NewPlan plans a managed node network from its two ranges in CIDR form; ingressCIDR may be empty. The error names the
+// field, cidr or ingressCIDR, and the remedy.
 func NewPlan(cidr, ingressCIDR string) (Plan, error) {
-	prefix, err := parsePrefix("cidr", cidr)
+	prefix, err := parsePrefix("cidr", cidr, minBits)
 	if err != nil {
 		return Plan{}, err
 	}
-	vips := 8
-	if prefix.Bits() > 27 {
-		vips = 2
-	}
-	first := number(prefix.Addr())
-	last := first | (1<<(32-prefix.Bits()) - 1)
-	plan := Plan{
-		Prefix:  prefix,
-		Gateway: address(first + 1),
-		VIPs:    Range{address(first + 2), address(first + 1 + uint32(vips))},
-		Nodes:   Range{address(first + 2 + uint32(vips)), address(last - 1)},
-	}
+	plan := divide(prefix)
 	if ingressCIDR == "" {
 		return plan, nil
 	}
-	ingress, err := parsePrefix("ingressCIDR", ingressCIDR)
+	ingress, err := parsePrefix("ingressCIDR", ingressCIDR, minBits)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -102,7 +101,22 @@ func NewPlan(cidr, ingressCIDR string) (Plan, error) {
 	return plan, nil
 }
 
-// FieldError is a value of a ClusterNetwork that can't be used. Field is its name within spec.network.
+// divide says what the addresses of a managed network are for.
+func divide(prefix netip.Prefix) Plan {
+	vips := 8
+	if prefix.Bits() > 27 {
+		vips = 2
+	}
+	first, last := number(prefix.Addr()), number(broadcast(prefix))
+	return Plan{
+		Prefix:  prefix,
+		Gateway: address(first + 1),
+		VIPs:    Range{address(first + 2), address(first + 1 + uint32(vips))},
+		Nodes:   Range{address(first + 2 + uint32(vips)), address(last - 1)},
+	}
+}
+
+// FieldError is a value of a ClusterNetwork that can't be used. Field is its path within spec.network.
 type FieldError struct {
 	Field, Value, Detail string
 }
@@ -111,7 +125,7 @@ func (e *FieldError) Error() string {
 	return fmt.Sprintf("%s %s: %s", e.Field, e.Value, e.Detail)
 }
 
-func parsePrefix(field, value string) (netip.Prefix, error) {
+func parsePrefix(field, value string, minBits int) (netip.Prefix, error) {
 	prefix, err := netip.ParsePrefix(value)
 	if err != nil || !prefix.Addr().Is4() {
 		return netip.Prefix{}, &FieldError{field, value, "is not an IPv4 range: use a form like 10.100.0.0/25"}
@@ -126,10 +140,21 @@ func parsePrefix(field, value string) (netip.Prefix, error) {
 	return prefix, nil
 }
 
+// Virtual says, for messages, which addresses a control-plane endpoint may have.
+func (p Plan) Virtual() string {
+	if !p.VIPs.First.IsValid() {
+		return fmt.Sprintf("%s that nobody has, outside nodeRange %s", p.Prefix, p.Nodes)
+	}
+	return p.VIPs.String()
+}
+
 // CheckEndpoint tells whether a control-plane endpoint can be served from the network. The error says what is wrong
 // with the host and the remedy.
 func (p Plan) CheckEndpoint(host string) error {
 	addr, err := netip.ParseAddr(host)
+	if !p.VIPs.First.IsValid() {
+		return p.checkEndpointExisting(host, addr, err)
+	}
 	switch {
 	case err != nil || !addr.Is4():
 		return fmt.Errorf("%q is not an IPv4 address: use one of %s", host, p.VIPs)
@@ -157,6 +182,11 @@ func (p Plan) PickAddress(taken func(netip.Addr) bool) (netip.Addr, error) {
 		}
 	}
 	return netip.Addr{}, fmt.Errorf("%w: %d of %d in %s", ErrExhausted, p.Nodes.Size(), p.Nodes.Size(), p.Nodes)
+}
+
+// broadcast is the last address of a network.
+func broadcast(prefix netip.Prefix) netip.Addr {
+	return address(number(prefix.Addr()) | (1<<(32-prefix.Bits()) - 1))
 }
 
 func number(addr netip.Addr) uint32 {

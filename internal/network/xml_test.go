@@ -18,9 +18,14 @@ package network
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
+	"sigs.k8s.io/yaml"
+
+	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/owner"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/xmltest"
 )
@@ -59,8 +64,42 @@ func TestRenderNetwork(t *testing.T) {
 
 func TestRenderGuestConfig(t *testing.T) {
 	const mac = "52:75:b3:02:f0:dc"
-	xmltest.Golden(t, "network-config.yaml", string(RenderGuestConfig(mac, 0)))
-	xmltest.Golden(t, "network-config-mtu.yaml", string(RenderGuestConfig(mac, 1420)))
+	xmltest.Golden(t, "network-config.yaml", string(RenderGuestConfig(Guest{MAC: mac})))
+	xmltest.Golden(t, "network-config-mtu.yaml", string(RenderGuestConfig(Guest{MAC: mac, MTU: 1420})))
+	plans, err := NewPlans(lan(func(n *infrav1.ClusterNetwork) { n.Nameservers = []string{"192.168.1.1", "2001:db8::53"} }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	static := RenderGuestConfig(Guest{MAC: mac, MTU: 1420, Address: netip.MustParseAddr("192.168.1.100"), Plan: plans.Main})
+	xmltest.Golden(t, "network-config-static.yaml", string(static))
+	var parsed struct {
+		Ethernets map[string]struct {
+			Addresses   []string
+			Nameservers struct{ Addresses []string }
+		}
+	}
+	if err := yaml.Unmarshal(static, &parsed); err != nil {
+		t.Fatal(err)
+	}
+	got := parsed.Ethernets["cluster"]
+	if !slices.Equal(got.Addresses, []string{"192.168.1.100/24"}) || !slices.Equal(got.Nameservers.Addresses, []string{"192.168.1.1", "2001:db8::53"}) {
+		t.Errorf("got %+v of\n%s", got, static)
+	}
+}
+
+func TestServes(t *testing.T) {
+	document, err := RenderNetwork(definition(t, "10.100.0.128/25", 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cidr, want := range map[string]bool{"10.100.0.0/25": true, "10.100.0.0/24": false, "10.100.1.0/25": false, "10.100.0.128/25": false} {
+		if got, err := Serves(document, mustPlan(t, cidr, "")); err != nil || got != want {
+			t.Errorf("%s: got %t, %v", cidr, got, err)
+		}
+	}
+	if _, err := Serves("<network", mustPlan(t, "10.100.0.0/25", "")); err == nil {
+		t.Error("what isn't XML serves")
+	}
 }
 
 func TestBridge(t *testing.T) {

@@ -20,11 +20,14 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
@@ -34,29 +37,63 @@ import (
 // +kubebuilder:webhook:verbs=create;update,path=/validate-infrastructure-cluster-x-k8s-io-v1beta1-libvirtcluster,mutating=false,failurePolicy=fail,matchPolicy=Equivalent,groups=infrastructure.cluster.x-k8s.io,resources=libvirtclusters,versions=v1beta1,name=validation.libvirtcluster.infrastructure.cluster.x-k8s.io,sideEffects=None,admissionReviewVersions=v1
 
 // clusterValidator validates LibvirtClusters.
-type clusterValidator struct{}
+type clusterValidator struct {
+	// reader finds the other clusters and the hosts.
+	reader client.Reader
+}
 
 var _ admission.Validator[*infrav1.LibvirtCluster] = clusterValidator{}
 
 func setupCluster(mgr ctrl.Manager) error {
-	return ctrl.NewWebhookManagedBy(mgr, &infrav1.LibvirtCluster{}).WithValidator(clusterValidator{}).Complete()
+	return ctrl.NewWebhookManagedBy(mgr, &infrav1.LibvirtCluster{}).WithValidator(clusterValidator{mgr.GetClient()}).Complete()
 }
 
-// ValidateCreate refuses a spec that can't be served.
-func (clusterValidator) ValidateCreate(_ context.Context, cluster *infrav1.LibvirtCluster) (admission.Warnings, error) {
-	return nil, invalid("LibvirtCluster", cluster.Name, validateCluster(cluster.Spec, field.NewPath("spec")))
+// ValidateCreate refuses a spec that can't be served, and addresses that another cluster gives out.
+func (v clusterValidator) ValidateCreate(ctx context.Context, cluster *infrav1.LibvirtCluster) (admission.Warnings, error) {
+	found := validateCluster(cluster.Spec, field.NewPath("spec"))
+	clash, err := v.findClash(ctx, cluster)
+	if err != nil {
+		return nil, err
+	}
+	return nil, invalid("LibvirtCluster", cluster.Name, append(found, clash...))
 }
 
-// ValidateUpdate refuses a spec that can't be served, and changes that a network which is already there can't follow.
-func (clusterValidator) ValidateUpdate(_ context.Context, before, after *infrav1.LibvirtCluster) (admission.Warnings, error) {
+// ValidateUpdate refuses a spec that can't be served, addresses that another cluster gives out, and changes that a
+// network or machines which are already there can't follow.
+func (v clusterValidator) ValidateUpdate(ctx context.Context, before, after *infrav1.LibvirtCluster) (admission.Warnings, error) {
 	// What was accepted once is accepted again, or stricter rules would keep finalizers from being removed.
 	if equality.Semantic.DeepEqual(before.Spec, after.Spec) {
 		return nil, nil
 	}
 	path := field.NewPath("spec")
 	found := validateCluster(after.Spec, path)
-	found = append(found, validateNetworkChange(before.Spec.Network, after.Spec.Network, path.Child("network"))...)
-	return nil, invalid("LibvirtCluster", after.Name, found)
+	found = append(found, validateNetworkChange(before, after.Spec.Network, path.Child("network"))...)
+	clash, err := v.findClash(ctx, after)
+	if err != nil {
+		return nil, err
+	}
+	return nil, invalid("LibvirtCluster", after.Name, append(found, clash...))
+}
+
+// findClash looks for a cluster that gives out the same addresses of an existing network. One that is deleted may still
+// have machines, and a cluster that is deleted itself must be able to go.
+func (v clusterValidator) findClash(ctx context.Context, cluster *infrav1.LibvirtCluster) (field.ErrorList, error) {
+	if !network.Existing(cluster.Spec.Network) || !cluster.DeletionTimestamp.IsZero() {
+		return nil, nil
+	}
+	var clusters infrav1.LibvirtClusterList
+	if err := v.reader.List(ctx, &clusters); err != nil {
+		return nil, apierrors.NewInternalError(fmt.Errorf("listing LibvirtClusters: %w", err))
+	}
+	var hosts infrav1.LibvirtHostList
+	if err := v.reader.List(ctx, &hosts); err != nil {
+		return nil, apierrors.NewInternalError(fmt.Errorf("listing LibvirtHosts: %w", err))
+	}
+	clash := network.FindClash(cluster, clusters.Items, hosts.Items)
+	if clash == nil {
+		return nil, nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath("spec").Child(clash.Field), clash.Value, clash.Detail)}, nil
 }
 
 // ValidateDelete allows every deletion.
@@ -69,12 +106,12 @@ func validateCluster(spec infrav1.LibvirtClusterSpec, path *field.Path) field.Er
 	found := metav1validation.ValidateLabelSelector(&spec.HostSelector,
 		metav1validation.LabelSelectorValidationOptions{}, path.Child("hostSelector"))
 
-	plan, err := network.NewPlan(spec.Network.CIDR, spec.Network.IngressCIDR)
+	plans, err := network.NewPlans(spec.Network)
 	if err != nil {
 		return append(found, networkError(err, path.Child("network")))
 	}
 	if host := spec.ControlPlaneEndpoint.Host; host != "" {
-		if err := plan.CheckEndpoint(host); err != nil {
+		if err := plans.Main.CheckEndpoint(host); err != nil {
 			found = append(found, field.Invalid(path.Child("controlPlaneEndpoint", "host"), host, err.Error()))
 		}
 	}
@@ -90,18 +127,42 @@ func networkError(err error, path *field.Path) *field.Error {
 }
 
 // validateNetworkChange refuses changes of a network that is already there: libvirt applies them only when it starts a
-// network anew, which would cut off every machine of the cluster. The schema refuses changes of cidr.
-func validateNetworkChange(before, after infrav1.ClusterNetwork, path *field.Path) field.ErrorList {
+// network anew, which would cut off every machine of the cluster. The schema refuses changes of cidr. In an existing
+// network, machines keep the addresses that they have.
+func validateNetworkChange(cluster *infrav1.LibvirtCluster, after infrav1.ClusterNetwork, path *field.Path) field.ErrorList {
+	before := cluster.Spec.Network
+	var found field.ErrorList
+	if network.Existing(before) {
+		if err := network.CheckNodeRangeChange(before, after); err != nil {
+			found = append(found, networkError(err, path))
+		}
+		return found
+	}
 	if before.UUID == "" {
 		return nil
 	}
 	const detail = "can't be changed, because the network would have to be stopped under the machines: create a new cluster instead"
-	var found field.ErrorList
 	if before.IngressCIDR != after.IngressCIDR {
 		found = append(found, field.Forbidden(path.Child("ingressCIDR"), detail))
 	}
 	if cmp.Or(before.MTU, network.DefaultMTU) != cmp.Or(after.MTU, network.DefaultMTU) {
 		found = append(found, field.Forbidden(path.Child("mtu"), detail))
 	}
+	for _, used := range cluster.Status.FailureDomains {
+		if subnetOf(before, used.Name) != subnetOf(after, used.Name) {
+			found = append(found, field.Forbidden(path.Child("subnets").Key(used.Name),
+				"can't be changed while hosts of the failure domain have the network: take them out of spec.hostSelector first"))
+		}
+	}
 	return found
+}
+
+// subnetOf is the range of a failure domain's own subnet, empty when it has none.
+func subnetOf(spec infrav1.ClusterNetwork, failureDomain string) string {
+	for _, subnet := range spec.Subnets {
+		if subnet.FailureDomain == failureDomain {
+			return subnet.CIDR
+		}
+	}
+	return ""
 }

@@ -46,6 +46,7 @@ func TestMachineCreate(t *testing.T) {
 		{name: "the least of everything", edits: []edit{set("spec.vcpus", "1"), set("spec.memory", "512Mi"), set("spec.rootDisk.size", "1Gi")}},
 		{name: "a pin to a host", edits: []edit{set("spec.hostName", "kvm1")}},
 		{name: "a machine that was moved here", edits: []edit{set("spec.hostName", "kvm1"), set("spec.providerID", providerID)}},
+		{name: "an address", edits: []edit{set("spec.address", "10.100.0.10")}},
 		{name: "a throw-away machine", edits: []edit{set("spec.rootDisk.cache", "Unsafe"), set("spec.domainType", "QEMU")}},
 
 		{name: "no spec", edits: []edit{unset("spec")}, want: []string{"spec: Required value"}},
@@ -87,6 +88,14 @@ func TestMachineCreate(t *testing.T) {
 			want: []string{`spec.providerID: Invalid value: "aws:///i-0123456789": spec.providerID in body should match '^libvirt:///[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'`},
 		},
 		{
+			name: "a name for an address", edits: []edit{set("spec.address", "node-1.lan")},
+			want: []string{`spec.address: Invalid value: "node-1.lan": address must be an IPv4 address, for example 10.100.0.10`},
+		},
+		{
+			name: "an IPv6 address", edits: []edit{set("spec.address", "2001:db8::10")},
+			want: []string{`spec.address: Invalid value: "2001:db8::10": address must be an IPv4 address, for example 10.100.0.10`},
+		},
+		{
 			name: "a domain type in libvirt's words", edits: []edit{set("spec.domainType", "kvm")},
 			want: []string{`spec.domainType: Unsupported value: "kvm": supported values: "KVM", "QEMU"`},
 		},
@@ -103,9 +112,10 @@ func TestMachineCreate(t *testing.T) {
 
 func TestMachineUpdate(t *testing.T) {
 	const (
-		id    = "<nil>: Invalid value: spec.providerID can't be changed or removed once it is set: it identifies the domain"
-		place = "<nil>: Invalid value: spec.hostName can't be changed or removed once it is set, because the machine's disks are on that host: delete the Machine to have it made anew elsewhere"
-		shape = "<nil>: Invalid value: spec.vcpus, spec.memory, spec.image, spec.rootDisk and spec.domainType can't be changed on an existing machine: make a new LibvirtMachineTemplate and name it in the MachineDeployment or the control plane, which rolls out new machines"
+		id      = "<nil>: Invalid value: spec.providerID can't be changed or removed once it is set: it identifies the domain"
+		place   = "<nil>: Invalid value: spec.hostName can't be changed or removed once it is set, because the machine's disks are on that host: delete the Machine to have it made anew elsewhere"
+		address = "<nil>: Invalid value: spec.address can't be changed or removed once it is set, because certificates and other nodes know it: delete the Machine to have it made anew"
+		shape   = "<nil>: Invalid value: spec.vcpus, spec.memory, spec.image, spec.rootDisk and spec.domainType can't be changed on an existing machine: make a new LibvirtMachineTemplate and name it in the MachineDeployment or the control plane, which rolls out new machines"
 	)
 	placed := []edit{set("spec.hostName", "kvm1"), set("spec.providerID", providerID)}
 	for _, tt := range []struct {
@@ -118,6 +128,9 @@ func TestMachineUpdate(t *testing.T) {
 		{name: "the same memory in other words", after: []edit{set("spec.memory", "4096Mi")}},
 		{name: "the same disk in other words", after: []edit{set("spec.rootDisk.size", "20480Mi")}},
 
+		{name: "the address, once", before: placed, after: []edit{set("spec.address", "10.100.0.10")}},
+		{name: "another address", before: []edit{set("spec.address", "10.100.0.10")}, after: []edit{set("spec.address", "10.100.0.11")}, want: []string{address}},
+		{name: "no address any more", before: []edit{set("spec.address", "10.100.0.10")}, after: []edit{unset("spec.address")}, want: []string{address}},
 		{name: "no provider ID any more", before: placed, after: []edit{unset("spec.providerID")}, want: []string{id}},
 		{name: "another provider ID", before: placed, after: []edit{set("spec.providerID", "libvirt:///11111111-1111-4111-8111-111111111111")}, want: []string{id}},
 		{name: "no host any more", before: placed, after: []edit{unset("spec.hostName")}, want: []string{place}},

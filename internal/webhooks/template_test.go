@@ -56,6 +56,13 @@ func TestTemplateCreate(t *testing.T) {
 			want:     []string{"spec.template.spec.providerID: Forbidden: identifies the domain of one machine: remove it from the template"},
 		},
 		{
+			name:     "one address for several machines",
+			template: machineTemplate(t, set("spec.template.spec.address", "10.100.0.10")),
+			want:     []string{"spec.template.spec.address: Forbidden: is the address of one machine: remove it from the template"},
+		},
+		{name: "clusters on a bridge", template: clusterTemplate(t, unset("spec.template.spec.controlPlaneEndpoint"), set("spec.template.spec.network",
+			"{managementPolicy: Existing, bridge: br0, cidr: 192.168.1.0/24, nodeRange: 192.168.1.100-192.168.1.149, gateway: 192.168.1.1, nameservers: [192.168.1.1]}"))},
+		{
 			name:     "a label that can't be one",
 			template: machineTemplate(t, set("spec.template.metadata", `{labels: {"a b": web}}`)),
 			want:     []string{`spec.template.metadata.labels: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')`},
