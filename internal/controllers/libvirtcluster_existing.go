@@ -52,11 +52,16 @@ func (r *LibvirtClusterReconciler) useNetwork(ctx context.Context, s *clusterSco
 	return unfit
 }
 
-// fitNetwork is an existing network that was seen fit, in one epoch of it, for nodes in a range.
+// networkUse is what an existing network of a host is to be fit for.
+type networkUse struct {
+	host, name string
+	nodes      network.Range
+}
+
+// fitNetwork is an existing network that was seen fit in one epoch of it.
 type fitNetwork struct {
 	uuid  string
 	epoch uint64
-	nodes network.Range
 }
 
 // checkNetwork makes sure that an existing network is up on a host and leaves the nodes their addresses. It changes
@@ -67,9 +72,9 @@ func (r *LibvirtClusterReconciler) checkNetwork(ctx context.Context, s *clusterS
 	if err != nil || name == "" {
 		return err
 	}
-	key := networkOnHost{hostKey(h.Namespace, h.Name), name}
+	key := networkUse{hostKey(h.Namespace, h.Name), name, s.plans.Main.Nodes}
 	known, ok := r.fit.get(key, 0)
-	if ok && known.epoch == r.Events.epoch(key.host, known.uuid) && known.nodes == s.plans.Main.Nodes {
+	if ok && known.epoch == r.Events.epoch(key.host, known.uuid) {
 		return nil
 	}
 	r.fit.forget(key)
@@ -95,7 +100,7 @@ func (r *LibvirtClusterReconciler) checkNetwork(ctx context.Context, s *clusterS
 	if err := network.CheckExisting(s.plans.Main, found.XML); err != nil {
 		return conflict("spec.network.%s", err)
 	}
-	r.fit.set(key, 0, fitNetwork{found.UUID, epoch, s.plans.Main.Nodes})
+	r.fit.set(key, 0, fitNetwork{found.UUID, epoch})
 	return nil
 }
 
