@@ -25,6 +25,9 @@ QUICKSTART_FLAGS ?= --control-planes $(CONTROL_PLANE_MACHINE_COUNT) --workers $(
 TEST_PACKAGES ?= ./...
 TEST_FLAGS ?=
 
+# Which tests `make test-faults` runs.
+FAULTS ?= .
+
 # ---- Tools ----------------------------------------------------------------------------------------------------------
 
 # The cache is shared by all clones on a machine; what is in it is keyed by what it was made from.
@@ -99,6 +102,11 @@ test-programs: ## Build what the tests run: etcd, Kubernetes' and Cluster API's 
 .PHONY: test
 test: packages test-programs $(GOTESTSUM) ## Run all tests but the end-to-end ones; the last line sums up
 	KUBEBUILDER_ASSETS=$(BUILT) CAPL_BIN_DIR=$(BUILT) GOTESTSUM=$(GOTESTSUM) hack/test.sh $(TEST_FLAGS) $(TEST_PACKAGES)
+
+.PHONY: test-faults
+test-faults: packages test-programs $(GOTESTSUM) ## Run the long tests of hosts that fail, and of their neighbours
+	KUBEBUILDER_ASSETS=$(BUILT) CAPL_BIN_DIR=$(BUILT) GOTESTSUM=$(GOTESTSUM) GOTESTSUM_FORMAT=standard-verbose \
+	  hack/test.sh -tags faults -timeout 60m -run '$(FAULTS)' ./internal/host/ ./internal/controllers/
 
 .PHONY: test-e2e
 test-e2e: packages $(GOTESTSUM) build ## Run the end-to-end tests: real clusters of real machines

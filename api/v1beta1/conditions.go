@@ -222,6 +222,11 @@ const (
 	// MachineHealthCheck do so.
 	MachineDomainMissingReason = "DomainMissing"
 
+	// MachineDomainMigratedReason says that the domain was migrated away to a host that isn't known here. It is not
+	// started where it was, because it may run elsewhere: create a LibvirtHost for the host that it went to, migrate it
+	// back, or delete the Machine.
+	MachineDomainMigratedReason = "DomainMigrated"
+
 	// MachineDomainConflictReason says that a domain or a volume on the host has the name or the UUID of this machine
 	// and isn't ours: the message names it. Rename or remove it.
 	MachineDomainConflictReason = "DomainConflict"

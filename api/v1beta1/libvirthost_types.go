@@ -64,6 +64,14 @@ type LibvirtHostSpec struct {
 	// +optional
 	Reserved HostReserved `json:"reserved,omitempty,omitzero"`
 
+	// cpuOvercommitPercent is how many virtual CPUs machines may have for every hundred logical CPUs of the host that
+	// aren't reserved: 100 gives each virtual CPU a processor of its own, 400 lets four share one. 400 when unset. Memory
+	// and disks are never promised twice.
+	// +optional
+	// +kubebuilder:validation:Minimum=100
+	// +kubebuilder:validation:Maximum=10000
+	CPUOvercommitPercent int32 `json:"cpuOvercommitPercent,omitempty"`
+
 	// scheduling says whether new machines may be placed on this host. Enabled when unset. Machines that are already
 	// there are left alone either way.
 	// +optional
@@ -113,6 +121,17 @@ type HostReserved struct {
 	// memory that is kept free for the host itself. 1Gi when unset.
 	// +optional
 	Memory *resource.Quantity `json:"memory,omitempty"`
+
+	// cpus is the number of logical CPUs that are kept free for the host itself. 0 when unset.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4096
+	CPUs *int32 `json:"cpus,omitempty"`
+
+	// storage is the space of the disk pool that isn't promised to root disks: images take it if they are in the same
+	// pool, and whatever else is there. 10Gi when unset.
+	// +optional
+	Storage *resource.Quantity `json:"storage,omitempty"`
 }
 
 // HostScheduling says whether new machines may be placed on a host.
@@ -145,6 +164,13 @@ type LibvirtHostStatus struct {
 	// allocated is what the machines that were placed on the host may use at most, other domains of the host included.
 	// +optional
 	Allocated HostResources `json:"allocated,omitempty,omitzero"`
+
+	// storage is what the pools of spec.storage have, as libvirt saw them at most ten minutes ago.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=8
+	Storage []HostPoolStatus `json:"storage,omitempty"`
 
 	// machines is the number of LibvirtMachines on the host.
 	// +optional
@@ -195,6 +221,27 @@ type HostResources struct {
 	Memory *resource.Quantity `json:"memory,omitempty"`
 }
 
+// HostPoolStatus is what a storage pool of a host has.
+type HostPoolStatus struct {
+	// name of the pool.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name,omitempty"`
+
+	// capacity is the whole size of the pool: that of its file system, when the pool is a directory.
+	// +optional
+	Capacity *resource.Quantity `json:"capacity,omitempty"`
+
+	// available is what was free when libvirt last read the pool. A disk that grows doesn't make it read the pool anew.
+	// +optional
+	Available *resource.Quantity `json:"available,omitempty"`
+
+	// allocated is what the root disks of the machines on the host may grow to. Only the disk pool has any.
+	// +optional
+	Allocated *resource.Quantity `json:"allocated,omitempty"`
+}
+
 // LibvirtHost is one hypervisor: a libvirt daemon that machines can be placed on.
 //
 // +kubebuilder:object:root=true
@@ -204,9 +251,10 @@ type HostResources struct {
 // +kubebuilder:metadata:labels="clusterctl.cluster.x-k8s.io/move-hierarchy="
 // +kubebuilder:resource:path=libvirthosts,scope=Namespaced,categories=cluster-api
 // +kubebuilder:printcolumn:name="Ready",type="string",JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="The host can be used"
-// +kubebuilder:printcolumn:name="Scheduling",type="string",JSONPath=".spec.scheduling",description="Whether new machines may be placed on the host",priority=10
+// +kubebuilder:printcolumn:name="Scheduling",type="string",JSONPath=".spec.scheduling",description="Disabled when no new machine may be placed on the host"
 // +kubebuilder:printcolumn:name="Machines",type="integer",JSONPath=".status.machines",description="LibvirtMachines on the host"
 // +kubebuilder:printcolumn:name="CPUs",type="integer",JSONPath=".status.capacity.cpus",description="Logical CPUs of the host"
+// +kubebuilder:printcolumn:name="vCPUs",type="integer",JSONPath=".status.allocated.cpus",description="Virtual CPUs that domains have",priority=10
 // +kubebuilder:printcolumn:name="Memory",type="string",JSONPath=".status.capacity.memory",description="Memory of the host"
 // +kubebuilder:printcolumn:name="Allocated",type="string",JSONPath=".status.allocated.memory",description="Memory that domains may use"
 // +kubebuilder:printcolumn:name="Libvirt",type="string",JSONPath=".status.libvirtVersion",description="Version of libvirt"

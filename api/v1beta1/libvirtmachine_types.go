@@ -41,11 +41,18 @@ type LibvirtMachineSpec struct {
 	ProviderID string `json:"providerID,omitempty"`
 
 	// hostName is the name of the LibvirtHost that the machine is on. Set it to pin the machine to a host; otherwise
-	// the provider chooses one, and never changes it.
+	// the provider chooses one, and changes it only when it finds that somebody migrated the domain.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	HostName string `json:"hostName,omitempty"`
+
+	// migratedFrom is the name of the LibvirtHost that the domain was on before somebody migrated it to that of
+	// hostName. Set by the provider.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	MigratedFrom string `json:"migratedFrom,omitempty"`
 
 	// address is the machine's IPv4 address in the node network, which no other machine of the cluster has. Set by the
 	// provider before anything is written to a host, and kept from then on.
@@ -207,6 +214,8 @@ type LibvirtMachineInitializationStatus struct {
 // The rules on changes are on the kind and not on its spec, because templates share the spec.
 //
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.providerID) || (has(self.spec.providerID) && self.spec.providerID == oldSelf.spec.providerID)",message="spec.providerID can't be changed or removed once it is set: it identifies the domain"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.hostName) || (has(self.spec.hostName) && (self.spec.hostName == oldSelf.spec.hostName || (has(self.spec.migratedFrom) && self.spec.migratedFrom == oldSelf.spec.hostName)))",message="spec.hostName can't be changed or removed once it is set, because the machine's disks are on that host: delete the Machine to have it made anew elsewhere"
+
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.hostName) || (has(self.spec.hostName) && self.spec.hostName == oldSelf.spec.hostName)",message="spec.hostName can't be changed or removed once it is set, because the machine's disks are on that host: delete the Machine to have it made anew elsewhere"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.address) || (has(self.spec.address) && self.spec.address == oldSelf.spec.address)",message="spec.address can't be changed or removed once it is set, because certificates and other nodes know it: delete the Machine to have it made anew"
 // +kubebuilder:validation:XValidation:rule="self.spec.vcpus == oldSelf.spec.vcpus && quantity(string(self.spec.memory)).compareTo(quantity(string(oldSelf.spec.memory))) == 0 && self.spec.image == oldSelf.spec.image && quantity(string(self.spec.rootDisk.size)).compareTo(quantity(string(oldSelf.spec.rootDisk.size))) == 0 && has(self.spec.rootDisk.cache) == has(oldSelf.spec.rootDisk.cache) && (!has(self.spec.rootDisk.cache) || self.spec.rootDisk.cache == oldSelf.spec.rootDisk.cache) && has(self.spec.domainType) == has(oldSelf.spec.domainType) && (!has(self.spec.domainType) || self.spec.domainType == oldSelf.spec.domainType)",message="spec.vcpus, spec.memory, spec.image, spec.rootDisk and spec.domainType can't be changed on an existing machine: make a new LibvirtMachineTemplate and name it in the MachineDeployment or the control plane, which rolls out new machines"

@@ -17,6 +17,10 @@ limitations under the License.
 package controllers
 
 import (
+	"cmp"
+
+	"k8s.io/utils/ptr"
+
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 )
 
@@ -24,6 +28,12 @@ import (
 const (
 	// defaultReservedMemory is kept free for the host itself, in bytes.
 	defaultReservedMemory = 1 << 30
+
+	// defaultReservedStorage of the disk pool is kept for images and what else is there, in bytes.
+	defaultReservedStorage = 10 << 30
+
+	// defaultCPUOvercommitPercent lets four virtual CPUs share a logical one.
+	defaultCPUOvercommitPercent = 400
 
 	// seedPoolParent is the directory in which seed pools are created.
 	seedPoolParent = "/var/lib/libvirt/"
@@ -50,6 +60,19 @@ func reservedMemory(h *infrav1.LibvirtHost) int64 {
 		return defaultReservedMemory
 	}
 	return h.Spec.Reserved.Memory.Value()
+}
+
+func reservedStorage(h *infrav1.LibvirtHost) int64 {
+	if h.Spec.Reserved.Storage == nil {
+		return defaultReservedStorage
+	}
+	return h.Spec.Reserved.Storage.Value()
+}
+
+// vcpusFor is how many virtual CPUs machines may have on a host with that many logical ones.
+func vcpusFor(h *infrav1.LibvirtHost, cpus int32) int64 {
+	own := max(int64(cpus)-int64(ptr.Deref(h.Spec.Reserved.CPUs, 0)), 0)
+	return own * int64(cmp.Or(h.Spec.CPUOvercommitPercent, defaultCPUOvercommitPercent)) / 100
 }
 
 func domainType(m *infrav1.LibvirtMachine) infrav1.DomainType {

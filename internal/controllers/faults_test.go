@@ -33,6 +33,7 @@ import (
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hosttest"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
 )
 
 // expectUntouched checks that a domain is as it was defined and doesn't run.
@@ -344,4 +345,52 @@ func TestNetworkThatSomebodyRemoved(t *testing.T) {
 		t.Errorf("Its address was %s and is %s", before, after)
 	}
 	s.expectAllThere(green, m)
+}
+
+// TestMigratedDomainIsFollowed moves a domain to another host, as an operator would.
+func TestMigratedDomainIsFollowed(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.readyHost("kvm1", testDriver(t))
+	s.readyHost("kvm2", testDriver(t))
+	green := s.readyCluster("green", "10.20.0.0/27")
+	m := s.readyMachine("green", "green-a", func(p *machineParts) { p.libvirtMachine.Spec.HostName = "kvm1" })
+	uuid, address := uuidOf(m), internalIP(m)
+	definition, err := s.kvm("kvm1").DomainXML(t.Context(), uuid)
+	must(t, err)
+
+	// The root disk of the test driver's other host has to be there by itself: nothing moves it.
+	must(t, s.kvm("kvm2").DefineDomain(t.Context(), definition))
+	must(t, s.kvm("kvm2").StartDomain(t.Context(), uuid))
+	must(t, s.kvm("kvm1").DestroyDomain(t.Context(), uuid))
+	must(t, s.kvm("kvm1").UndefineDomain(t.Context(), uuid))
+	eventually(t, "the machine is on the other host", func() error {
+		s.refresh(m)
+		if m.Spec.HostName != "kvm2" || m.Spec.MigratedFrom != "kvm1" || m.Status.FailureDomain != "kvm2" {
+			return fmt.Errorf("it is on %q, from %q, in %q", m.Spec.HostName, m.Spec.MigratedFrom, m.Status.FailureDomain)
+		}
+		return nil
+	})
+	s.expectReady(m)
+	if uuidOf(m) != uuid || internalIP(m) != address {
+		t.Errorf("It has the identity %s and the address %s, had %s and %s", uuidOf(m), internalIP(m), uuid, address)
+	}
+	if reserved := s.reservations(green, "kvm2")[network.MAC(uuid)]; reserved != address {
+		t.Errorf("On the other host %q is reserved for it, want %s", reserved, address)
+	}
+
+	// A domain with its UUID but not its mark is nobody to follow.
+	s.defineForeign("kvm1", "other", uuid)
+	must(t, s.kvm("kvm1").StartDomain(t.Context(), uuid))
+	must(t, s.kvm("kvm2").DestroyDomain(t.Context(), uuid))
+	must(t, s.kvm("kvm2").UndefineDomain(t.Context(), uuid))
+	s.expectCondition(m, infrav1.MachineDomainReadyCondition, metav1.ConditionFalse, infrav1.MachineDomainMissingReason, "gone from host kvm2")
+	must(t, s.kvm("kvm1").DestroyDomain(t.Context(), uuid))
+	must(t, s.kvm("kvm1").UndefineDomain(t.Context(), uuid))
+
+	s.delete(m)
+	s.expectGone(m)
+	for _, hostName := range []string{"kvm1", "kvm2"} {
+		s.expectNoTraces(green, hostName, uuid)
+	}
 }

@@ -319,11 +319,15 @@ func conflict(format string, args ...any) error {
 	return &waiting{reason: infrav1.ClusterNetworkConflictReason, message: fmt.Sprintf(format, args...), after: conflictInterval}
 }
 
-// failureDomains are those of the selected hosts in use. A host that is out of reach for a while still counts: its
-// machines are there, and a failure domain that came and went would have Cluster API move them.
+// failureDomains are those of the selected hosts in use that take new machines. Cluster API puts control-plane machines
+// into these only, so it needn't be told of a host that would refuse them. A host that is out of reach for a while still
+// counts: its machines are there, and a failure domain that came and went would have Cluster API move them.
 func failureDomains(selected []*infrav1.LibvirtHost, inUse []string) []clusterv1.FailureDomain {
 	var domains []clusterv1.FailureDomain
 	for _, h := range selected {
+		if h.Spec.Scheduling == infrav1.HostSchedulingDisabled {
+			continue
+		}
 		name := failureDomain(h)
 		if slices.Contains(inUse, h.Name) && !slices.ContainsFunc(domains, func(d clusterv1.FailureDomain) bool { return d.Name == name }) {
 			domains = append(domains, clusterv1.FailureDomain{Name: name, ControlPlane: ptr.To(true)})

@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -246,30 +247,42 @@ func (r *LibvirtHostReconciler) reconcileStorage(ctx context.Context, s *hostSco
 		return &waiting{reason: infrav1.HostStoragePoolConflictReason, message: fmt.Sprintf(
 			"spec.storage.seedPool %s is also an image or disk pool: name another one, it is created by itself", seedPool(h))}
 	}
-	if s.survey.storage {
+	if s.survey.pools != nil {
 		return nil
 	}
+	var pools []host.StoragePool
 	for _, pool := range []struct{ field, name string }{{"imagePool", imagePool(h)}, {"diskPool", diskPool(h)}} {
+		if slices.ContainsFunc(pools, func(p host.StoragePool) bool { return p.Name == pool.name }) {
+			continue
+		}
 		found, err := s.host.StoragePool(ctx, pool.name)
 		if errors.Is(err, host.ErrNotFound) {
 			return &waiting{reason: infrav1.HostStoragePoolNotFoundReason, after: time.Minute, message: fmt.Sprintf(
 				"storage pool %s of spec.storage.%s doesn't exist on the host: define it, for example with "+
 					"virsh pool-define-as %s dir --target /var/lib/libvirt/images, or name another", pool.name, pool.field, pool.name)}
 		}
-		if err != nil {
-			return fmt.Errorf("looking up storage pool %s of spec.storage.%s: %w", pool.name, pool.field, err)
-		}
-		if !found.Active {
+		if err == nil && !found.Active {
 			// Made by the host's owner, but useless to us unless it runs; starting it loses nothing.
 			if err := s.host.EnsureDirPool(ctx, pool.name, found.Path); err != nil {
 				return fmt.Errorf("starting storage pool %s of spec.storage.%s: %w", pool.name, pool.field, err)
 			}
+			// A pool that is stopped doesn't know its size.
+			found, err = s.host.StoragePool(ctx, pool.name)
 		}
+		if err != nil {
+			return fmt.Errorf("looking up storage pool %s of spec.storage.%s: %w", pool.name, pool.field, err)
+		}
+		pools = append(pools, found)
 	}
 	if err := s.host.EnsureDirPool(ctx, seedPool(h), seedPoolParent+seedPool(h)); err != nil {
 		return fmt.Errorf("making storage pool %s of spec.storage.seedPool: %w", seedPool(h), err)
 	}
-	s.survey.storage = true
+	seeds, err := s.host.StoragePool(ctx, seedPool(h))
+	if err != nil {
+		return fmt.Errorf("looking up storage pool %s of spec.storage.seedPool: %w", seedPool(h), err)
+	}
+	pools = append(pools, seeds)
+	s.survey.pools = pools
 	r.surveys.set(hostKey(h.Namespace, h.Name), s.survey)
 	return nil
 }

@@ -29,6 +29,7 @@ import (
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/domain"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/placement"
 )
 
 // surveyLifetime is how long an answer of a host about itself is good for. A host is reconciled whenever one of its
@@ -46,8 +47,8 @@ type survey struct {
 	// epoch of the host when it was asked: a new connection or a changed pool makes the answers stale.
 	epoch uint64
 	at    time.Time
-	// storage tells that the pools were found in order.
-	storage bool
+	// pools are those of spec.storage, once they were found in order.
+	pools []host.StoragePool
 }
 
 // get returns what a host said of itself, unless that is stale.
@@ -94,31 +95,102 @@ func (r *LibvirtHostReconciler) reportAllocated(ctx context.Context, s *hostScop
 		client.MatchingFields{hostNameField: s.libvirtHost.Name}); err != nil {
 		return fmt.Errorf("listing LibvirtMachines: %w", err)
 	}
-	memory := promisedMemory(s.host.Domains(), machines.Items)
-	var cpus int32
-	for i := range machines.Items {
-		cpus += machines.Items[i].Spec.VCPUs
+	used := promisedOn(s.host.Domains(), machines.Items)
+	status := &s.libvirtHost.Status
+	status.Allocated = infrav1.HostResources{CPUs: ptr.To(int32(used.vcpus)), Memory: quantity(used.memory)}
+	status.Machines = ptr.To(int32(len(machines.Items)))
+	if s.survey.pools != nil {
+		status.Storage = poolStatuses(s.survey.pools, diskPool(s.libvirtHost), used.disk)
 	}
-	s.libvirtHost.Status.Allocated = infrav1.HostResources{CPUs: ptr.To(cpus), Memory: quantity(memory)}
-	s.libvirtHost.Status.Machines = ptr.To(int32(len(machines.Items)))
 	return nil
 }
 
-// promisedMemory is the memory in bytes that the domains of a host may use, with the machines that are on their way
-// there and have no domain yet. A domain that is shut off counts: it may be started at any time.
-func promisedMemory(domains []host.Domain, machines []infrav1.LibvirtMachine) int64 {
-	var sum int64
-	defined := map[string]bool{}
+// poolStatuses reports on pools, one of which holds the disks that were promised that many bytes.
+func poolStatuses(pools []host.StoragePool, diskPool string, promised int64) []infrav1.HostPoolStatus {
+	statuses := make([]infrav1.HostPoolStatus, 0, len(pools))
+	for _, pool := range pools {
+		status := infrav1.HostPoolStatus{
+			Name: pool.Name, Capacity: quantity(pool.CapacityBytes), Available: quantity(pool.AvailableBytes),
+		}
+		if pool.Name == diskPool {
+			status.Allocated = quantity(promised)
+		}
+		statuses = append(statuses, status)
+	}
+	return statuses
+}
+
+// usage is what was promised of a host: memory and disk in bytes, and a number of virtual CPUs.
+type usage struct {
+	memory, vcpus, disk int64
+}
+
+// promisedOn adds up what the domains of a host may use, with the machines that are on their way there and have no domain
+// yet. A domain that is shut off counts: it may be started at any time. Disks are promised to machines only, because
+// what others have in the pool is unknown.
+func promisedOn(domains []host.Domain, machines []infrav1.LibvirtMachine) usage {
+	var sum usage
+	defined := make(map[string]bool, len(domains))
 	for _, dom := range domains {
-		sum += dom.MaxMemoryBytes
+		sum.memory += dom.MaxMemoryBytes
+		sum.vcpus += int64(dom.VCPUs)
 		defined[dom.UUID] = true
 	}
 	for i := range machines {
-		if uuid := domain.UUID(machines[i].Spec.ProviderID); uuid != "" && !defined[uuid] {
-			sum += machines[i].Spec.Memory.Value()
+		spec := &machines[i].Spec
+		uuid := domain.UUID(spec.ProviderID)
+		if uuid == "" {
+			continue
+		}
+		sum.disk += spec.RootDisk.Size.Value()
+		if !defined[uuid] {
+			sum.memory += spec.Memory.Value()
+			sum.vcpus += int64(spec.VCPUs)
 		}
 	}
 	return sum
+}
+
+// reportedUsage is what a host reports to have promised.
+func reportedUsage(h *infrav1.LibvirtHost) usage {
+	used := usage{vcpus: int64(ptr.Deref(h.Status.Allocated.CPUs, 0)), memory: bytesOf(h.Status.Allocated.Memory)}
+	if pool := poolStatus(h, diskPool(h)); pool != nil {
+		used.disk = bytesOf(pool.Allocated)
+	}
+	return used
+}
+
+// rooms are what machines may have of a host's resources, and what of that is used already: nil as long as the host
+// hasn't reported what it has.
+func rooms(h *infrav1.LibvirtHost, used usage) []placement.Room {
+	capacity, pool := h.Status.Capacity, poolStatus(h, diskPool(h))
+	if capacity.Memory == nil || capacity.CPUs == nil || pool == nil {
+		return nil
+	}
+	return []placement.Room{
+		{Resource: placement.Memory, Capacity: capacity.Memory.Value() - reservedMemory(h), Promised: used.memory},
+		{Resource: placement.VCPUs, Capacity: vcpusFor(h, *capacity.CPUs), Promised: used.vcpus},
+		{Resource: placement.DiskPromise, Capacity: bytesOf(pool.Capacity) - reservedStorage(h), Promised: used.disk},
+		{Resource: placement.DiskSpace, Capacity: bytesOf(pool.Available)},
+	}
+}
+
+// poolStatus is what a host reports of a pool, nil when it hasn't.
+func poolStatus(h *infrav1.LibvirtHost, name string) *infrav1.HostPoolStatus {
+	for i := range h.Status.Storage {
+		if h.Status.Storage[i].Name == name {
+			return &h.Status.Storage[i]
+		}
+	}
+	return nil
+}
+
+// bytesOf is an amount of bytes, none when it isn't reported.
+func bytesOf(amount *resource.Quantity) int64 {
+	if amount == nil {
+		return 0
+	}
+	return amount.Value()
 }
 
 // quantity is an amount of bytes, rounded down to MiB to be readable.

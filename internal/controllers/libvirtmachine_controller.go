@@ -59,6 +59,8 @@ type LibvirtMachineReconciler struct {
 	restarts restarts
 	images   memo[imageKey, image.Info]
 	pools    memo[poolKey, string]
+	// full are the hosts that had no room for a machine, by their key.
+	full memo[string, fullDisk]
 	// owned are the domains whose mark was written or read by this process: it doesn't change.
 	owned memo[ownedDomain, struct{}]
 	// reserved are the domains whose address was seen reserved.

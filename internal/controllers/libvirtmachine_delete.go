@@ -47,8 +47,7 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 	if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(s.libvirtMachine), &infrav1.LibvirtMachine{}); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	var wait *waiting
-	if err := r.findHost(ctx, s); errors.As(err, &wait) && wait.reason == infrav1.MachineHostNotFoundReason {
+	if err := r.findHost(ctx, s, s.libvirtMachine.Spec.HostName); errors.Is(err, errHostGone) {
 		// The finalizer of a LibvirtHost waits for its machines: whoever took it away by force says that the host is gone.
 		ctrl.LoggerFrom(ctx).Info("Gave up machine with its host", "host", s.libvirtMachine.Spec.HostName, "domainUUID", s.uuid)
 		controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
@@ -56,6 +55,27 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 	} else if err != nil {
 		return err
 	}
+	if dom, err := s.host.Domain(s.uuid); err == nil {
+		s.domain = &dom
+	}
+	if err := r.follow(ctx, s); err != nil && !errors.As(err, new(*waiting)) {
+		return err
+	}
+	if err := r.remove(ctx, s); err != nil {
+		return err
+	}
+	if err := r.removeFromOrigin(ctx, s); err != nil {
+		return err
+	}
+	r.claims.release(s.cluster, s.uuid)
+	r.restarts.drop(s.uuid)
+	r.promises.drop(s.uuid)
+	controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
+	return nil
+}
+
+// remove removes all that was made for a machine from one host.
+func (r *LibvirtMachineReconciler) remove(ctx context.Context, s *machineScope) error {
 	defined, err := r.removeDomain(ctx, s)
 	if err != nil {
 		return err
@@ -64,18 +84,29 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 		return err
 	}
 	if s.libvirtCluster != nil && s.libvirtCluster.Spec.Network.UUID != "" {
-		if err := s.host.Release(ctx, s.libvirtCluster.Spec.Network.UUID, network.MAC(s.uuid)); err != nil {
+		err := s.host.Release(ctx, s.libvirtCluster.Spec.Network.UUID, network.MAC(s.uuid))
+		if err != nil {
 			return fmt.Errorf("giving back the address: %w", err)
 		}
 	}
-	r.claims.release(s.cluster, s.uuid)
-	r.restarts.drop(s.uuid)
-	r.promises.drop(s.uuid)
 	r.owned.forget(r.ownedKey(s))
 	r.reserved.forget(r.ownedKey(s))
 	ctrl.LoggerFrom(ctx).Info("Removed machine from host", "host", s.libvirtHost.Name, "domainUUID", s.uuid)
-	controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
 	return nil
+}
+
+// removeFromOrigin removes what a migration left on the host that the domain came from.
+func (r *LibvirtMachineReconciler) removeFromOrigin(ctx context.Context, s *machineScope) error {
+	if s.libvirtMachine.Spec.MigratedFrom == "" {
+		return nil
+	}
+	origin := *s
+	if err := r.findHost(ctx, &origin, s.libvirtMachine.Spec.MigratedFrom); errors.Is(err, errHostGone) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return r.remove(ctx, &origin)
 }
 
 // removeDomain removes the domain and tells whether it was there.
@@ -100,6 +131,14 @@ func (r *LibvirtMachineReconciler) removeDomain(ctx context.Context, s *machineS
 // of ours.
 func (r *LibvirtMachineReconciler) removeVolumes(ctx context.Context, s *machineScope, defined bool) error {
 	pool, name := diskPool(s.libvirtHost), domain.RootVolumeName(s.uuid)
+	if s.libvirtMachine.Spec.MigratedFrom != "" {
+		// libvirt doesn't know of files that an operator moved here until it is asked for one that it doesn't know.
+		for _, v := range []struct{ pool, name string }{{pool, name}, {seedPool(s.libvirtHost), domain.SeedVolumeName(s.uuid)}} {
+			if _, err := s.host.Volume(ctx, v.pool, v.name); err != nil && !errors.Is(err, host.ErrNotFound) {
+				return fmt.Errorf("looking at volume %s: %w", v.name, err)
+			}
+		}
+	}
 	ours := defined
 	if !ours {
 		var err error

@@ -66,6 +66,9 @@ func (r *LibvirtMachineReconciler) reconcileBootstrapData(ctx context.Context, s
 
 // reconcileDomain makes the domain, or looks after the one that is there.
 func (r *LibvirtMachineReconciler) reconcileDomain(ctx context.Context, s *machineScope) error {
+	if err := r.follow(ctx, s); err != nil {
+		return err
+	}
 	if s.domain == nil && provisioned(s.libvirtMachine) {
 		return &waiting{reason: infrav1.MachineDomainMissingReason, message: fmt.Sprintf(
 			"domain %s is gone from host %s, though nobody deleted the Machine: delete it to have it replaced",
@@ -107,10 +110,7 @@ func (r *LibvirtMachineReconciler) create(ctx context.Context, s *machineScope) 
 	if err != nil {
 		return err
 	}
-	if err := r.createRoot(ctx, s); err != nil {
-		return err
-	}
-	if err := r.createSeed(ctx, s, definition); err != nil {
+	if err := r.createVolumes(ctx, s, definition); err != nil {
 		return err
 	}
 	if err := s.host.DefineDomain(ctx, document); err != nil {

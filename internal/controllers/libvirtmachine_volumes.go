@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
+	"time"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/bootstrap"
@@ -75,6 +76,33 @@ func (r *LibvirtMachineReconciler) definition(ctx context.Context, s *machineSco
 		MAC:           network.MAC(s.uuid),
 		MTU:           s.libvirtCluster.Spec.Network.MTU,
 	}, nil
+}
+
+// fullDisk is what came of the last try to make volumes on a host whose storage was full.
+type fullDisk struct {
+	uuid string
+	at   time.Time
+	err  error
+}
+
+// createVolumes makes the volumes of a machine. A host whose storage is full is left alone for a while, whichever of its
+// machines found out and whatever wakes the others.
+func (r *LibvirtMachineReconciler) createVolumes(ctx context.Context, s *machineScope, definition domain.Definition) error {
+	key := hostKey(s.libvirtHost.Namespace, s.libvirtHost.Name)
+	if last, ok := r.full.get(key, 0); ok && time.Since(last.at) < noSpaceInterval {
+		if last.uuid == s.uuid {
+			return last.err
+		}
+		return fmt.Errorf("host %s was out of room a moment ago: %w", s.libvirtHost.Name, host.ErrNoSpace)
+	}
+	err := r.createRoot(ctx, s)
+	if err == nil {
+		err = r.createSeed(ctx, s, definition)
+	}
+	if errors.Is(err, host.ErrNoSpace) {
+		r.full.set(key, 0, fullDisk{s.uuid, time.Now(), err})
+	}
+	return err
 }
 
 // createRoot makes the volume of the root disk over the image.

@@ -17,6 +17,7 @@ limitations under the License.
 package controllers
 
 import (
+	"maps"
 	"slices"
 
 	"sigs.k8s.io/cluster-api/util/conditions"
@@ -33,12 +34,12 @@ var onlyDeletes = predicate.Funcs{
 	GenericFunc: func(event.GenericEvent) bool { return false },
 }
 
-// hostsChanged passes on that a LibvirtCluster uses other hosts.
+// hostsChanged passes on that a LibvirtCluster uses other hosts, or may.
 var hostsChanged = predicate.Funcs{
 	UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok := e.ObjectOld.(*infrav1.LibvirtCluster)
 		after, ok2 := e.ObjectNew.(*infrav1.LibvirtCluster)
-		return ok && ok2 && !slices.Equal(before.Status.Hosts, after.Status.Hosts)
+		return ok && ok2 && (before.Generation != after.Generation || !slices.Equal(before.Status.Hosts, after.Status.Hosts))
 	},
 }
 
@@ -49,18 +50,17 @@ var roomChanged = predicate.Funcs{
 		after, ok2 := e.ObjectNew.(*infrav1.LibvirtHost)
 		return ok && ok2 && (before.Generation != after.Generation ||
 			conditions.IsTrue(before, infrav1.ReadyCondition) != conditions.IsTrue(after, infrav1.ReadyCondition) ||
-			freeMemory(before) < freeMemory(after))
+			!maps.Equal(before.Labels, after.Labels) || moreRoom(before, after))
 	},
 }
 
-// freeMemory is what a host reports to have less what it has promised. It reports that a moment after its conditions.
-func freeMemory(h *infrav1.LibvirtHost) int64 {
-	var free int64
-	if capacity := h.Status.Capacity.Memory; capacity != nil {
-		free = capacity.Value()
+// moreRoom tells whether a host reports more of any resource than before. It reports that a moment after its conditions.
+func moreRoom(before, after *infrav1.LibvirtHost) bool {
+	was, is := rooms(before, reportedUsage(before)), rooms(after, reportedUsage(after))
+	for i := range is {
+		if len(was) <= i || was[i].Free() < is[i].Free() {
+			return true
+		}
 	}
-	if allocated := h.Status.Allocated.Memory; allocated != nil {
-		free -= allocated.Value()
-	}
-	return free
+	return false
 }

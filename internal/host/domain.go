@@ -95,6 +95,7 @@ type domainHead struct {
 	UUID   string  `xml:"uuid"`
 	Memory scaled  `xml:"memory"`
 	Max    *scaled `xml:"maxMemory"`
+	VCPUs  int     `xml:"vcpu"`
 }
 
 func (d domainHead) memoryBytes() int64 {
@@ -118,7 +119,7 @@ func (h *Host) DefineDomain(ctx context.Context, definition string) error {
 	if head.UUID == "" || head.Name == "" {
 		return fmt.Errorf("%w: the domain's XML has no uuid or no name", ErrInvalid)
 	}
-	done, failed := s.inventory.define(head.UUID, head.Name, head.memoryBytes())
+	done, failed := s.inventory.define(head.UUID, head.Name, size{head.memoryBytes(), max(head.VCPUs, 1)})
 	err = do(ctx, s.control, "domainDefineXML", func() error {
 		dom, err := s.control.libvirt.DomainDefineXML(definition)
 		if err != nil {

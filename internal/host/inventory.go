@@ -34,6 +34,8 @@ type Domain struct {
 	ChangedAt time.Time
 	// MaxMemoryBytes is the memory the domain was defined with. It is 0 for a moment after someone else defined it.
 	MaxMemoryBytes int64
+	// VCPUs is the number of its virtual CPUs. It is 0 as long as the memory is.
+	VCPUs int
 }
 
 // entry is a domain and what else its events need to be understood.
@@ -43,6 +45,12 @@ type entry struct {
 	transient bool
 	// version counts the events that tell of the domain's state.
 	version uint64
+}
+
+// size is what a domain was defined with.
+type size struct {
+	memory int64
+	vcpus  int
 }
 
 // occurrence is one lifecycle event of a domain.
@@ -60,14 +68,14 @@ type inventory struct {
 	// early holds the events that arrived while the domains were being listed.
 	early  []occurrence
 	loaded bool
-	// defining holds the memory of domains that this process is defining, so that nobody has to ask for it.
-	defining map[string]int64
+	// defining holds the size of domains that this process is defining, so that nobody has to ask for it.
+	defining map[string]size
 	// removed holds the domains that this process undefined, until the event that tells so: what comes before it is late.
 	removed map[string]bool
 }
 
 func newInventory() *inventory {
-	return &inventory{now: time.Now, entries: map[string]entry{}, defining: map[string]int64{}, removed: map[string]bool{}}
+	return &inventory{now: time.Now, entries: map[string]entry{}, defining: map[string]size{}, removed: map[string]bool{}}
 }
 
 // load takes the listed domains, and then the events that arrived meanwhile: the last event of a domain decides.
@@ -128,8 +136,8 @@ func (i *inventory) apply(o occurrence) (measure bool) {
 	case libvirt.DOMAIN_EVENT_DEFINED:
 		e.transient = false
 		measure = true
-		if memory, ok := i.defining[o.uuid]; ok {
-			e.MaxMemoryBytes, measure = memory, false
+		if known, ok := i.defining[o.uuid]; ok {
+			e.MaxMemoryBytes, e.VCPUs, measure = known.memory, known.vcpus, false
 			delete(i.defining, o.uuid)
 		}
 	case libvirt.DOMAIN_EVENT_UNDEFINED:
@@ -147,10 +155,10 @@ func (i *inventory) apply(o occurrence) (measure bool) {
 }
 
 // define announces a definition made by this process; the returned functions settle it.
-func (i *inventory) define(uuid, name string, memory int64) (done, failed func()) {
+func (i *inventory) define(uuid, name string, of size) (done, failed func()) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.defining[uuid] = memory
+	i.defining[uuid] = of
 	delete(i.removed, uuid)
 	done = func() {
 		i.mu.Lock()
@@ -160,7 +168,7 @@ func (i *inventory) define(uuid, name string, memory int64) (done, failed func()
 			// The event is still under way.
 			e = entry{Domain: Domain{UUID: uuid, State: Shutoff, Reason: ReasonUnknown, ChangedAt: i.now()}}
 		}
-		e.Name, e.MaxMemoryBytes, e.transient = name, memory, false
+		e.Name, e.MaxMemoryBytes, e.VCPUs, e.transient = name, of.memory, of.vcpus, false
 		i.entries[uuid] = e
 	}
 	failed = func() {
@@ -244,12 +252,12 @@ func (i *inventory) remove(uuid string) {
 	}
 }
 
-// measured enters the memory of a domain that someone else defined.
-func (i *inventory) measured(uuid string, memory int64) {
+// measured enters the size of a domain that someone else defined.
+func (i *inventory) measured(uuid string, found size) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if e, ok := i.entries[uuid]; ok {
-		e.MaxMemoryBytes = memory
+		e.MaxMemoryBytes, e.VCPUs = found.memory, found.vcpus
 		i.entries[uuid] = e
 	}
 }

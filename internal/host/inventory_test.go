@@ -204,22 +204,22 @@ func TestInventoryExpect(t *testing.T) {
 func TestInventoryKnowsOwnDefinitions(t *testing.T) {
 	i := newInventory()
 	i.load(nil, nil)
-	done, _ := i.define("a", "guest", 64<<20)
+	done, _ := i.define("a", "guest", size{64 << 20, 2})
 	if i.observe(defined) {
 		t.Error("asks for what it was told")
 	}
 	done()
-	if domain, _ := i.domain("a"); domain.MaxMemoryBytes != 64<<20 || domain.Name != "guest" {
+	if domain, _ := i.domain("a"); domain.MaxMemoryBytes != 64<<20 || domain.VCPUs != 2 || domain.Name != "guest" {
 		t.Errorf("got %+v", domain)
 	}
 	if !i.observe(defined) {
 		t.Error("someone else's definition goes unnoticed")
 	}
-	i.measured("a", 128<<20)
-	if domain, _ := i.domain("a"); domain.MaxMemoryBytes != 128<<20 {
+	i.measured("a", size{128 << 20, 3})
+	if domain, _ := i.domain("a"); domain.MaxMemoryBytes != 128<<20 || domain.VCPUs != 3 {
 		t.Errorf("got %+v", domain)
 	}
-	_, failed := i.define("b", "other", 1)
+	_, failed := i.define("b", "other", size{1, 1})
 	failed()
 	if !i.observe(occurrence{uuid: "b", event: libvirt.DOMAIN_EVENT_DEFINED}) {
 		t.Error("a definition that failed is taken for ours")

@@ -130,7 +130,7 @@ func (s *session) look(ctx context.Context, uuid string) (entry, error) {
 	if err != nil {
 		return entry{}, err
 	}
-	e := entry{Domain: Domain{UUID: uuid, MaxMemoryBytes: int64(info.MaxMem) << 10}}
+	e := entry{Domain: Domain{UUID: uuid, MaxMemoryBytes: int64(info.MaxMem) << 10, VCPUs: int(info.NrVirtCpu)}}
 	if e.State, e.Reason = stateOf(info.State, 0); e.State == Running {
 		return e, nil
 	}
@@ -152,7 +152,7 @@ func (s *session) state(ctx context.Context, uuid string) (State, string, error)
 	return a.state, a.reason, err
 }
 
-// measure asks for the memory of a domain that someone else defined.
+// measure asks for the size of a domain that someone else defined.
 func (s *session) measure(uuid string) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
@@ -160,6 +160,6 @@ func (s *session) measure(uuid string) {
 	if err != nil {
 		return // it is gone again, or the host is, and the next session lists everything
 	}
-	s.inventory.measured(uuid, int64(info.MaxMem)<<10)
+	s.inventory.measured(uuid, size{int64(info.MaxMem) << 10, int(info.NrVirtCpu)})
 	s.emit(Event{Kind: DomainChanged, UUID: uuid})
 }

@@ -42,6 +42,7 @@ const (
 	ReasonShutdown  = "Shutdown"
 	ReasonDestroyed = "Destroyed"
 	ReasonUser      = "User"
+	ReasonMigrated  = "Migrated"
 )
 
 var states = map[libvirt.DomainState]State{
@@ -75,7 +76,7 @@ var shutoffReasons = map[libvirt.DomainShutoffReason]string{
 	libvirt.DOMAIN_SHUTOFF_SHUTDOWN:      ReasonShutdown,
 	libvirt.DOMAIN_SHUTOFF_DESTROYED:     ReasonDestroyed,
 	libvirt.DOMAIN_SHUTOFF_CRASHED:       ReasonCrashed,
-	libvirt.DOMAIN_SHUTOFF_MIGRATED:      "Migrated",
+	libvirt.DOMAIN_SHUTOFF_MIGRATED:      ReasonMigrated,
 	libvirt.DOMAIN_SHUTOFF_SAVED:         "Saved",
 	libvirt.DOMAIN_SHUTOFF_FAILED:        ReasonFailed,
 	libvirt.DOMAIN_SHUTOFF_FROM_SNAPSHOT: "FromSnapshot",
@@ -124,7 +125,7 @@ var stoppedReasons = map[libvirt.DomainEventStoppedDetailType]string{
 	libvirt.DOMAIN_EVENT_STOPPED_SHUTDOWN:      ReasonShutdown,
 	libvirt.DOMAIN_EVENT_STOPPED_DESTROYED:     ReasonDestroyed,
 	libvirt.DOMAIN_EVENT_STOPPED_CRASHED:       ReasonCrashed,
-	libvirt.DOMAIN_EVENT_STOPPED_MIGRATED:      "Migrated",
+	libvirt.DOMAIN_EVENT_STOPPED_MIGRATED:      ReasonMigrated,
 	libvirt.DOMAIN_EVENT_STOPPED_SAVED:         "Saved",
 	libvirt.DOMAIN_EVENT_STOPPED_FAILED:        ReasonFailed,
 	libvirt.DOMAIN_EVENT_STOPPED_FROM_SNAPSHOT: "FromSnapshot",

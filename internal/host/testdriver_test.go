@@ -47,7 +47,7 @@ func TestDomainLifecycle(t *testing.T) {
 		t.Errorf("starting nothing: %v", err)
 	}
 	must(t, h.DefineDomain(ctx, domainXML("test", 1)))
-	if domain, err := h.Domain(uuid); err != nil || domain.Name != "guest-1" || domain.MaxMemoryBytes != 64<<20 || domain.State != Shutoff {
+	if domain, err := h.Domain(uuid); err != nil || domain.Name != "guest-1" || domain.MaxMemoryBytes != 64<<20 || domain.VCPUs != 1 || domain.State != Shutoff {
 		t.Errorf("once defined: %+v, %v", domain, err)
 	}
 	must(t, h.SetAutostart(ctx, uuid))

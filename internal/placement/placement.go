@@ -15,33 +15,27 @@ limitations under the License.
 */
 
 // Package placement chooses the host of a machine. It is pure: it decides on what it is given.
+//
+// A host either can take a machine or is refused for reasons, all of which are told (refuse.go). Among those that can,
+// the machines that belong together are spread (score.go).
 package placement
 
-import (
-	"fmt"
-	"slices"
-	"strings"
-)
+import "cmp"
 
 // Candidate is a host as placement sees it.
 type Candidate struct {
-	// Name of the LibvirtHost.
+	// Name of the LibvirtHost. No two candidates have the same.
 	Name string
 	// FailureDomain of the host.
 	FailureDomain string
-	// Unusable says why nothing can be placed on the host now; empty when it can be used.
-	Unusable string
-	// Capacity is the host's memory less what is reserved for itself, in bytes.
-	Capacity int64
-	// Promised is the memory of all domains on the host and of all machines on their way there, in bytes.
-	Promised int64
+	// Unusable is why nothing can be placed on the host now: all reasons. Empty when it can be used.
+	Unusable []string
 	// DomainTypes that the host claims to run.
 	DomainTypes []string
-}
-
-// Free is the memory that is neither reserved nor promised, in bytes.
-func (c Candidate) Free() int64 {
-	return c.Capacity - c.Promised
+	// Room is what the host has of each resource. Empty when that isn't known.
+	Room []Room
+	// Siblings are the machines on the host that belong together with the one to be placed.
+	Siblings int
 }
 
 // Request is what a machine asks for.
@@ -50,75 +44,35 @@ type Request struct {
 	HostName string
 	// FailureDomain that the machine must be in; empty when it may be in any.
 	FailureDomain string
-	// Memory in bytes.
-	Memory int64
 	// DomainType that the host must run.
 	DomainType string
+	// ControlPlane says that the machine and its siblings are those of a control plane, which are spread over failure
+	// domains before they are spread over hosts.
+	ControlPlane bool
+	// Needs are the resources that the machine takes.
+	Needs []Need
 }
 
-// Refusal is why a host can't take a machine.
-type Refusal struct {
-	Host, Reason string
-}
-
-// NoHostFitsError says, host by host, why none of them can take a machine.
-type NoHostFitsError struct {
-	Refusals []Refusal
-}
-
-func (e *NoHostFitsError) Error() string {
-	if len(e.Refusals) == 0 {
-		return "the cluster has no host yet"
-	}
-	lines := make([]string, 0, len(e.Refusals))
-	for _, refusal := range e.Refusals {
-		lines = append(lines, fmt.Sprintf("%s: %s", refusal.Host, refusal.Reason))
-	}
-	return strings.Join(lines, "; ")
-}
-
-// Pick chooses the host with the most free memory among those that fit, the first by name among equals. It returns a
-// *NoHostFitsError when none fits.
+// Pick chooses the best of the hosts that can take a machine. The order of the candidates doesn't matter. It returns a
+// *NoHostFitsError when none can.
 func Pick(candidates []Candidate, request Request) (string, error) {
-	candidates = slices.Clone(candidates)
-	slices.SortFunc(candidates, func(a, b Candidate) int { return strings.Compare(a.Name, b.Name) })
+	inDomain := siblingsByDomain(candidates, request)
 	var best *Candidate
+	var bestScore score
 	var refusals []Refusal
 	for i := range candidates {
 		candidate := &candidates[i]
-		if reason := refuse(*candidate, request); reason != "" {
-			refusals = append(refusals, Refusal{candidate.Name, reason})
+		if reasons := refuse(candidate, &request); len(reasons) > 0 {
+			refusals = append(refusals, Refusal{candidate.Name, reasons, ruledOut(candidate, &request)})
 			continue
 		}
-		if best == nil || candidate.Free() > best.Free() {
-			best = candidate
+		found := scoreOf(candidate, inDomain)
+		if best == nil || cmp.Or(found.compare(bestScore), cmp.Compare(candidate.Name, best.Name)) < 0 {
+			best, bestScore = candidate, found
 		}
 	}
 	if best == nil {
-		return "", &NoHostFitsError{Refusals: refusals}
+		return "", explain(refusals)
 	}
 	return best.Name, nil
-}
-
-// refuse says why a host can't take a machine, and nothing when it can.
-func refuse(candidate Candidate, request Request) string {
-	switch {
-	case request.HostName != "" && candidate.Name != request.HostName:
-		return "spec.hostName asks for " + request.HostName
-	case request.FailureDomain != "" && candidate.FailureDomain != request.FailureDomain:
-		return fmt.Sprintf("is in failure domain %s, not %s", candidate.FailureDomain, request.FailureDomain)
-	case candidate.Unusable != "":
-		return candidate.Unusable
-	case !slices.Contains(candidate.DomainTypes, request.DomainType):
-		return fmt.Sprintf("doesn't run domains of type %s, only %s", request.DomainType,
-			strings.Join(candidate.DomainTypes, ", "))
-	case candidate.Free() < request.Memory:
-		return fmt.Sprintf("has %s of memory free of %s, needs %s",
-			mebibytes(max(candidate.Free(), 0)), mebibytes(candidate.Capacity), mebibytes(request.Memory))
-	}
-	return ""
-}
-
-func mebibytes(bytes int64) string {
-	return fmt.Sprintf("%d MiB", bytes>>20)
 }

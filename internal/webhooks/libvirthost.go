@@ -22,6 +22,7 @@ import (
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -78,11 +79,17 @@ func validateHost(spec infrav1.LibvirtHostSpec) field.ErrorList {
 		found = append(found, field.Required(path.Child("credentialsRef"), credentialsRemedy(uri)))
 	}
 	found = append(found, validateStorage(withDefaults(spec.Storage), path.Child("storage"))...)
-	if memory := spec.Reserved.Memory; memory != nil && memory.Sign() < 0 {
-		found = append(found, field.Invalid(path.Child("reserved", "memory"), memory.String(),
-			"must not be negative: use 0 to keep nothing free"))
-	}
+	found = append(found, validateReserved(spec.Reserved.Memory, path.Child("reserved", "memory"))...)
+	found = append(found, validateReserved(spec.Reserved.Storage, path.Child("reserved", "storage"))...)
 	return found
+}
+
+// validateReserved checks an amount that is kept free.
+func validateReserved(amount *resource.Quantity, path *field.Path) field.ErrorList {
+	if amount == nil || amount.Sign() >= 0 {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(path, amount.String(), "must not be negative: use 0 to keep nothing free")}
 }
 
 func credentialsRemedy(uri hosturi.URI) string {

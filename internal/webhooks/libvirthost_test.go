@@ -38,7 +38,8 @@ func TestHostCreate(t *testing.T) {
 		{name: "a local socket by name", edits: []edit{set("spec", "{uri: 'qemu+unix:///system?socket=/run/hosts/a/libvirt-sock'}")}},
 		{name: "TLS", edits: []edit{set("spec.uri", "qemu+tls://kvm1.example.org/system")}},
 		{name: "the test driver", edits: []edit{set("spec.uri", "test:///srv/host.xml")}},
-		{name: "nothing kept free", edits: []edit{set("spec.reserved.memory", "0")}},
+		{name: "nothing kept free", edits: []edit{set("spec.reserved", "{memory: 0, cpus: 0, storage: 0}")}},
+		{name: "a processor for each virtual one", edits: []edit{set("spec.cpuOvercommitPercent", "100")}},
 		{name: "one pool for images and disks, another for seeds", edits: []edit{set("spec.storage", "{imagePool: a, diskPool: a, seedPool: default}")}},
 
 		{name: "no spec", edits: []edit{unset("spec")}, want: []string{"spec: Required value"}},
@@ -91,6 +92,18 @@ func TestHostCreate(t *testing.T) {
 		{
 			name: "less than nothing kept free", edits: []edit{set("spec.reserved.memory", "-1Gi")},
 			want: []string{`spec.reserved.memory: Invalid value: "-1Gi": must not be negative: use 0 to keep nothing free`},
+		},
+		{
+			name: "less than no processor kept free", edits: []edit{set("spec.reserved.cpus", "-1")},
+			want: []string{`spec.reserved.cpus: Invalid value: -1: spec.reserved.cpus in body should be greater than or equal to 0`},
+		},
+		{
+			name: "less than no storage kept free", edits: []edit{set("spec.reserved.storage", "-1Gi")},
+			want: []string{`spec.reserved.storage: Invalid value: "-1Gi": must not be negative: use 0 to keep nothing free`},
+		},
+		{
+			name: "less than a processor for each virtual one", edits: []edit{set("spec.cpuOvercommitPercent", "4")},
+			want: []string{`spec.cpuOvercommitPercent: Invalid value: 4: spec.cpuOvercommitPercent in body should be greater than or equal to 100`},
 		},
 		{
 			name: "a word that scheduling doesn't know", edits: []edit{set("spec.scheduling", "Cordoned")},

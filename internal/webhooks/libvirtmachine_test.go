@@ -135,6 +135,8 @@ func TestMachineUpdate(t *testing.T) {
 		{name: "another provider ID", before: placed, after: []edit{set("spec.providerID", "libvirt:///11111111-1111-4111-8111-111111111111")}, want: []string{id}},
 		{name: "no host any more", before: placed, after: []edit{unset("spec.hostName")}, want: []string{place}},
 		{name: "another host", before: placed, after: []edit{set("spec.hostName", "kvm2")}, want: []string{place}},
+		{name: "another host, without word of where the domain was", before: placed, after: []edit{set("spec.hostName", "kvm2"), set("spec.migratedFrom", "kvm3")}, want: []string{place}},
+		{name: "another host after a migration", before: placed, after: []edit{set("spec.hostName", "kvm2"), set("spec.migratedFrom", "kvm1")}},
 		{name: "more CPUs", after: []edit{set("spec.vcpus", "4")}, want: []string{shape}},
 		{name: "more memory", after: []edit{set("spec.memory", "8Gi")}, want: []string{shape}},
 		{name: "another image", after: []edit{set("spec.image", "{volume: node.qcow2}")}, want: []string{shape}},

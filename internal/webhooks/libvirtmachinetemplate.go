@@ -70,6 +70,10 @@ func validateMachineTemplate(template *infrav1.LibvirtMachineTemplate) field.Err
 		found = append(found, field.Forbidden(path.Child("spec", "providerID"),
 			"identifies the domain of one machine: remove it from the template"))
 	}
+	if template.Spec.Template.Spec.MigratedFrom != "" {
+		found = append(found, field.Forbidden(path.Child("spec", "migratedFrom"),
+			"tells where the domain of one machine was: remove it from the template"))
+	}
 	if template.Spec.Template.Spec.Address != "" {
 		found = append(found, field.Forbidden(path.Child("spec", "address"),
 			"is the address of one machine: remove it from the template"))

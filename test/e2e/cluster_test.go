@@ -19,23 +19,26 @@ limitations under the License.
 package e2e
 
 import (
-	"net"
 	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/cluster-api/test/framework"
 	"sigs.k8s.io/cluster-api/util/conditions"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/quickstart"
 )
 
 var _ = Describe("A cluster", Ordered, func() {
+	BeforeAll(func(ctx SpecContext) {
+		startLab(ctx, quickstart.Options{Name: "e2e", ControlPlanes: 1, Workers: 1})
+	}, NodeTimeout(90*time.Minute))
+
 	It("has a Node for every Machine, with one identity", func(ctx SpecContext) {
 		framework.VerifyMachinesReady(ctx, framework.VerifyMachinesReadyInput{
 			Lister: management.GetClient(), Name: clusterName, Namespace: namespace,
@@ -54,7 +57,7 @@ var _ = Describe("A cluster", Ordered, func() {
 			Expect(err).NotTo(HaveOccurred())
 			Expect(id).To(Equal(machine.Spec.ProviderID))
 			uuid := strings.TrimPrefix(machine.Spec.ProviderID, infrav1.ProviderIDPrefix)
-			Expect(virsh(ctx, "domstate", uuid)).To(ContainElement("running"))
+			Expect(virsh(ctx, lab.Host(), "domstate", uuid)).To(ContainElement("running"))
 		}
 	}, SpecTimeout(10*time.Minute))
 
@@ -74,31 +77,7 @@ var _ = Describe("A cluster", Ordered, func() {
 		var nodes corev1.NodeList
 		Expect(clusterClient().List(ctx, &nodes)).To(Succeed())
 		Expect(nodes.Items).To(HaveLen(2))
-		Expect(clusterClient().Create(ctx, netcheckService())).To(Succeed())
-		for i := range nodes.Items {
-			Expect(clusterClient().Create(ctx, netcheckPod(i, nodes.Items[i].Name))).To(Succeed())
-		}
-		pods := make([]corev1.Pod, len(nodes.Items))
-		for i := range pods {
-			Eventually(func(g Gomega, ctx SpecContext) {
-				g.Expect(clusterClient().Get(ctx, client.ObjectKey{Namespace: "default", Name: netcheckName(i)}, &pods[i])).To(Succeed())
-				g.Expect(pods[i].Status.Phase).To(Equal(corev1.PodRunning))
-				g.Expect(pods[i].Status.PodIP).NotTo(BeEmpty())
-			}).WithContext(ctx).WithTimeout(10 * time.Minute).WithPolling(2 * time.Second).Should(Succeed())
-		}
-		get := func(from int, url string) {
-			GinkgoHelper()
-			Eventually(func(ctx SpecContext) (string, error) {
-				return kubectl(ctx, lab.ClusterKubeconfig(), "exec", netcheckName(from), "--", "/netcheck", "get", "-timeout", "30s", url)
-			}).WithContext(ctx).WithTimeout(5 * time.Minute).WithPolling(5 * time.Second).Should(ContainSubstring("netcheck-"))
-		}
-		get(0, "http://"+net.JoinHostPort(pods[1].Status.PodIP, "8080")+"/")
-		get(1, "http://"+net.JoinHostPort(pods[0].Status.PodIP, "8080")+"/")
-		get(0, "http://netcheck.default.svc.cluster.local:8080/")
-		get(1, "http://netcheck:8080/")
-		for i := range pods {
-			Expect(clusterClient().Delete(ctx, &pods[i], client.GracePeriodSeconds(0))).To(Succeed())
-		}
+		expectPodsConnected(ctx, nodes.Items[0].Name, nodes.Items[1].Name)
 	}, SpecTimeout(30*time.Minute))
 
 	It("grows and shrinks by its MachineDeployment", func(ctx SpecContext) {
@@ -117,24 +96,13 @@ var _ = Describe("A cluster", Ordered, func() {
 				var nodes corev1.NodeList
 				g.Expect(clusterClient().List(ctx, &nodes)).To(Succeed())
 				g.Expect(nodes.Items).To(HaveLen(int(replicas) + 1))
-				g.Expect(virsh(ctx, "list", "--name")).To(HaveLen(int(replicas) + 1))
+				g.Expect(virsh(ctx, lab.Host(), "list", "--name")).To(HaveLen(int(replicas) + 1))
 			}).WithContext(ctx).WithTimeout(removeTimeout).WithPolling(3 * time.Second).Should(Succeed())
 		}
 	}, SpecTimeout(joinTimeout+2*removeTimeout))
 
 	It("leaves nothing behind", func(ctx SpecContext) {
-		cluster := &clusterv1.Cluster{}
-		cluster.Namespace, cluster.Name = namespace, clusterName
-		framework.DeleteCluster(ctx, framework.DeleteClusterInput{Deleter: management.GetClient(), Cluster: cluster})
-		Eventually(func(ctx SpecContext) bool {
-			return apierrors.IsNotFound(management.GetClient().Get(ctx, client.ObjectKeyFromObject(cluster), cluster))
-		}).WithContext(ctx).WithTimeout(removeTimeout).WithPolling(2 * time.Second).Should(BeTrue())
-		Expect(virsh(ctx, "list", "--all", "--name")).To(BeEmpty())
-		Expect(virsh(ctx, "net-list", "--all", "--name")).To(BeEmpty())
-		Expect(virsh(ctx, "vol-list", "capi-seeds")).To(ConsistOf("Name", "Path", HavePrefix("---")))
-		for _, word := range virsh(ctx, "vol-list", "default") {
-			// Images stay: the next cluster finds them.
-			Expect(word).NotTo(ContainSubstring("capl-"))
-		}
+		deleteCluster(ctx)
+		expectNothingLeft(ctx, lab.Host())
 	}, SpecTimeout(removeTimeout+time.Minute))
 })

@@ -19,7 +19,10 @@ limitations under the License.
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"net"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -63,4 +66,38 @@ func clusterClient() client.Client {
 	c, err := client.New(config, client.Options{})
 	Expect(err).NotTo(HaveOccurred())
 	return c
+}
+
+// expectPodsConnected checks that pods on two nodes reach each other, and a Service by its name, and removes them again.
+func expectPodsConnected(ctx context.Context, nodes ...string) {
+	GinkgoHelper()
+	c := clusterClient()
+	service := netcheckService()
+	Expect(c.Create(ctx, service)).To(Succeed())
+	pods := make([]*corev1.Pod, len(nodes))
+	for i, node := range nodes {
+		pods[i] = netcheckPod(i, node)
+		Expect(c.Create(ctx, pods[i])).To(Succeed())
+	}
+	for _, pod := range pods {
+		Eventually(func(g Gomega) {
+			g.Expect(c.Get(ctx, client.ObjectKeyFromObject(pod), pod)).To(Succeed())
+			g.Expect(pod.Status.Phase).To(Equal(corev1.PodRunning))
+			g.Expect(pod.Status.PodIP).NotTo(BeEmpty())
+		}).WithContext(ctx).WithTimeout(10 * time.Minute).WithPolling(2 * time.Second).Should(Succeed())
+	}
+	get := func(from int, url string) {
+		GinkgoHelper()
+		Eventually(func() (string, error) {
+			return kubectl(ctx, lab.ClusterKubeconfig(), "exec", netcheckName(from), "--", "/netcheck", "get", "-timeout", "30s", url)
+		}).WithContext(ctx).WithTimeout(5 * time.Minute).WithPolling(5 * time.Second).Should(ContainSubstring("netcheck-"))
+	}
+	get(0, "http://"+net.JoinHostPort(pods[1].Status.PodIP, "8080")+"/")
+	get(1, "http://"+net.JoinHostPort(pods[0].Status.PodIP, "8080")+"/")
+	get(0, "http://netcheck.default.svc.cluster.local:8080/")
+	get(1, "http://netcheck:8080/")
+	for _, pod := range pods {
+		Expect(c.Delete(ctx, pod, client.GracePeriodSeconds(0))).To(Succeed())
+	}
+	Expect(c.Delete(ctx, service)).To(Succeed())
 }

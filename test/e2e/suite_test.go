@@ -29,26 +29,30 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
+	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/cluster-api/test/framework"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/quickstart"
 )
 
 const (
-	clusterName = "e2e"
-	namespace   = "default"
+	namespace = "default"
 
 	// Emulated machines take several minutes to boot and join.
 	joinTimeout   = 25 * time.Minute
 	removeTimeout = 10 * time.Minute
 )
 
+// What the container of specs that is under way works with: each makes a lab of its own.
 var (
-	lab        *quickstart.Quickstart
-	labOptions quickstart.Options
-	management framework.ClusterProxy
+	clusterName string
+	lab         *quickstart.Quickstart
+	management  framework.ClusterProxy
 )
 
 func TestE2E(t *testing.T) {
@@ -56,27 +60,28 @@ func TestE2E(t *testing.T) {
 	RunSpecs(t, "From nothing to a cluster and back")
 }
 
-var _ = BeforeSuite(func(ctx SpecContext) {
+// startLab takes the quickstart's path to a cluster, and sees to it that all of that is removed at the end of the
+// container.
+func startLab(ctx SpecContext, options quickstart.Options) {
+	GinkgoHelper()
 	repository, err := filepath.Abs("../..")
 	Expect(err).NotTo(HaveOccurred())
-	labOptions = quickstart.Options{
-		Repository: repository, Dir: "/var/lib/capl/e2e", Name: clusterName, Namespace: namespace,
-		ControlPlanes: 1, Workers: 1, Timeout: 45 * time.Minute, Out: GinkgoWriter,
-		Supervisor: []string{filepath.Join(repository, "bin", "lab"), "plane", "supervise"},
-	}
-	Expect(quickstart.Clean(ctx, labOptions)).To(Succeed(), "removing what an earlier run left")
+	clusterName = options.Name
+	options.Repository, options.Dir, options.Namespace, options.Out = repository, "/var/lib/capl/e2e", namespace, GinkgoWriter
+	options.Timeout, options.Supervisor = 60*time.Minute, []string{filepath.Join(repository, "bin", "lab"), "plane", "supervise"}
+	Expect(quickstart.Clean(ctx, options)).To(Succeed(), "removing what an earlier run left")
 	DeferCleanup(func(ctx SpecContext) {
-		Expect(quickstart.Clean(ctx, labOptions)).To(Succeed())
+		Expect(quickstart.Clean(ctx, options)).To(Succeed())
 	}, NodeTimeout(5*time.Minute))
 
-	lab = quickstart.New(labOptions)
+	lab = quickstart.New(options)
 	Expect(lab.Run(context.WithoutCancel(ctx))).To(Succeed())
 
 	scheme := runtime.NewScheme()
 	framework.TryAddDefaultSchemes(scheme)
 	Expect(infrav1.AddToScheme(scheme)).To(Succeed())
 	management = framework.NewClusterProxy("management", lab.Kubeconfig(), scheme)
-}, NodeTimeout(90*time.Minute))
+}
 
 // kubectl runs kubectl with one of the kubeconfigs and returns what it prints.
 func kubectl(ctx context.Context, kubeconfig string, args ...string) (string, error) {
@@ -86,10 +91,33 @@ func kubectl(ctx context.Context, kubeconfig string, args ...string) (string, er
 	return string(output), err
 }
 
-// virsh runs virsh on the host and returns the names that it prints.
-func virsh(ctx context.Context, args ...string) []string {
+// virsh runs virsh on a host and returns the words that it prints.
+func virsh(ctx context.Context, host *privatehost.Host, args ...string) []string {
 	GinkgoHelper()
-	output, err := exec.CommandContext(ctx, "virsh", append([]string{"-c", lab.Host().URI()}, args...)...).CombinedOutput()
+	output, err := exec.CommandContext(ctx, "virsh", append([]string{"-c", host.URI()}, args...)...).CombinedOutput()
 	Expect(err).NotTo(HaveOccurred(), "virsh %s: %s", strings.Join(args, " "), output)
 	return strings.Fields(string(output))
+}
+
+// expectNothingLeft checks that a host has nothing of a cluster any more.
+func expectNothingLeft(ctx context.Context, host *privatehost.Host) {
+	GinkgoHelper()
+	Expect(virsh(ctx, host, "list", "--all", "--name")).To(BeEmpty())
+	Expect(virsh(ctx, host, "net-list", "--all", "--name")).To(BeEmpty())
+	Expect(virsh(ctx, host, "vol-list", "capi-seeds")).To(ConsistOf("Name", "Path", HavePrefix("---")))
+	for _, word := range virsh(ctx, host, "vol-list", "default") {
+		// Images stay: the next cluster finds them.
+		Expect(word).NotTo(ContainSubstring("capl-"))
+	}
+}
+
+// deleteCluster deletes the cluster and waits until it is gone.
+func deleteCluster(ctx context.Context) {
+	GinkgoHelper()
+	cluster := &clusterv1.Cluster{}
+	cluster.Namespace, cluster.Name = namespace, clusterName
+	framework.DeleteCluster(ctx, framework.DeleteClusterInput{Deleter: management.GetClient(), Cluster: cluster})
+	Eventually(func() bool {
+		return apierrors.IsNotFound(management.GetClient().Get(ctx, client.ObjectKeyFromObject(cluster), cluster))
+	}).WithContext(ctx).WithTimeout(removeTimeout).WithPolling(2 * time.Second).Should(BeTrue())
 }

@@ -38,25 +38,34 @@ import (
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
 )
 
-// startHost starts the private host, unless there is one or an existing libvirt daemon is to be used.
-func (q *Quickstart) startHost(ctx context.Context) error {
+// startHosts starts the private hosts that aren't there yet, unless an existing libvirt daemon is to be used.
+func (q *Quickstart) startHosts(ctx context.Context) error {
 	q.state.Namespace, q.state.Name = q.options.Namespace, q.options.Name
 	if q.options.LibvirtURI != "" {
 		q.state.LibvirtURI = q.options.LibvirtURI
 		q.out.say("Using %s", q.options.LibvirtURI)
 		return q.save()
 	}
-	host, err := privatehost.Open(q.path(hostName))
-	if err != nil || !host.Running() {
-		host, err = privatehost.Start(ctx, privatehost.Options{Name: hostName, Dir: q.path(hostName)})
+	for n := 1; n <= max(q.options.Hosts, 1); n++ {
+		name := nthHost(n)
+		host, err := privatehost.Open(q.path(name))
+		if err != nil || !host.Running() {
+			host, err = privatehost.Start(ctx, privatehost.Options{Name: name, Dir: q.path(name)})
+		}
+		if err != nil {
+			return err
+		}
+		q.hosts = append(q.hosts, host)
+		q.out.say("%s", host.URI())
 	}
-	if err != nil {
+	q.host, q.state.Private, q.state.LibvirtURI = q.hosts[0], true, q.hosts[0].URI()
+	if err := q.save(); err != nil {
 		return err
 	}
-	q.host, q.state.Private, q.state.LibvirtURI = host, true, host.URI()
-	q.out.say("%s", host.URI())
-	return q.save()
+	return q.joinHosts(ctx)
 }
+
+func nthHost(n int) string { return fmt.Sprintf("kvm%d", n) }
 
 // apiPort is the port of the management plane's API server, which the kubeconfigs name.
 const apiPort = 16443

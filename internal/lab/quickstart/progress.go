@@ -108,8 +108,11 @@ func (q *Quickstart) look(ctx context.Context) (observation, error) {
 	seen.libvirtClusters, seen.libvirtMachines, seen.machines = libvirtClusters.Items, libvirtMachines.Items, machines.Items
 	seen.consoles = map[string]string{}
 	for i := range seen.libvirtMachines {
-		if name := seen.libvirtMachines[i].Status.Domain.Name; name != "" && q.host != nil {
-			seen.consoles[name] = lastConsoleLine(q.host.Path("/var/log/libvirt/qemu/" + name + "-console.log"))
+		m := &seen.libvirtMachines[i]
+		for _, host := range q.hosts {
+			if name := m.Status.Domain.Name; name != "" && m.Spec.HostName == host.Name() {
+				seen.consoles[name] = lastConsoleLine(host.Path("/var/log/libvirt/qemu/" + name + "-console.log"))
+			}
 		}
 	}
 	return seen, err

@@ -34,7 +34,7 @@ import (
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
 )
 
-// hostName is the name of the private host and of the LibvirtHost.
+// hostName is the name of the first private host and of its LibvirtHost. The others are kvm2 and so on.
 const hostName = "kvm1"
 
 // Options say what is made.
@@ -45,6 +45,8 @@ type Options struct {
 	Dir string
 	// LibvirtURI of an existing libvirt daemon; empty for a private host.
 	LibvirtURI string
+	// Hosts is the number of private hosts, 1 when it is zero. Several share a LAN, and the cluster takes its flavor bridge.
+	Hosts int
 	// Name and Namespace of the cluster.
 	Name, Namespace string
 	// ControlPlanes and Workers are numbers of machines.
@@ -65,7 +67,9 @@ type Quickstart struct {
 	out     *printer
 	state   state
 
+	// host is the first private host, hosts are all of them.
 	host   *privatehost.Host
+	hosts  []*privatehost.Host
 	plane  *plane.Plane
 	client client.Client
 
@@ -91,8 +95,11 @@ func (q *Quickstart) Kubeconfig() string { return q.path("management.kubeconfig"
 // ClusterKubeconfig is the path of the kubeconfig of the cluster, as seen from the machine's own network.
 func (q *Quickstart) ClusterKubeconfig() string { return q.path(q.options.Name + ".kubeconfig") }
 
-// Host is the private host, nil with an existing libvirt daemon.
+// Host is the first private host, nil with an existing libvirt daemon.
 func (q *Quickstart) Host() *privatehost.Host { return q.host }
+
+// Hosts are all private hosts.
+func (q *Quickstart) Hosts() []*privatehost.Host { return q.hosts }
 
 // Client talks to the management plane.
 func (q *Quickstart) Client() client.Client { return q.client }
@@ -116,7 +123,7 @@ func (q *Quickstart) Run(ctx context.Context) error {
 		{"Building the programs", q.buildPrograms},
 		{"Building the node image", q.buildNodeImage},
 		{"Writing the release for clusterctl", q.writeRelease},
-		{"Starting the KVM host", q.startHost},
+		{"Starting the KVM host", q.startHosts},
 		{"Starting the management plane", q.startPlane},
 		{"Creating the cluster", q.createCluster},
 		{"Waiting for the cluster", q.waitForCluster},
@@ -147,12 +154,17 @@ func (q *Quickstart) stop(ctx context.Context) error {
 	if err := plane.Down(ctx, q.path("plane")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("stopping the management plane: %w", err)
 	}
-	host, err := privatehost.Open(q.path(hostName))
-	if err == nil {
-		err = host.Remove(ctx)
-	}
-	if err != nil && !errors.Is(err, privatehost.ErrUnknown) {
-		return fmt.Errorf("stopping the KVM host: %w", err)
+	for n := 1; ; n++ {
+		host, err := privatehost.Open(q.path(nthHost(n)))
+		if errors.Is(err, privatehost.ErrUnknown) {
+			break
+		}
+		if err == nil {
+			err = host.Remove(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("stopping the KVM host %s: %w", nthHost(n), err)
+		}
 	}
 	return os.RemoveAll(q.options.Dir)
 }

@@ -1,0 +1,308 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
+	"sigs.k8s.io/cluster-api/util/conditions"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hosttest"
+)
+
+// TestManyMachinesAtOnceGetNoMoreThanThereIs makes 60 machines at once, of which three hosts have room for 40: one is
+// short of memory, one of processors, one of disk. Then machines go, and as many of those that wait are placed.
+func TestManyMachinesAtOnceGetNoMoreThanThereIs(t *testing.T) {
+	t.Parallel()
+	const count = 60
+	room := map[string]int{"memory": 13, "vcpus": 13, "disk": 14}
+	s := newScene(t)
+	s.readyHost("memory", testDriver(t, hosttest.Memory(14), hosttest.CPUs(64)))
+	s.readyHost("vcpus", testDriver(t, hosttest.Memory(64), hosttest.CPUs(14)), func(h *infrav1.LibvirtHost) {
+		h.Spec.Reserved.CPUs, h.Spec.CPUOvercommitPercent = ptr.To(int32(1)), 200
+	})
+	s.readyHost("disk", testDriver(t, hosttest.Memory(64), hosttest.CPUs(64)), func(h *infrav1.LibvirtHost) {
+		h.Spec.Reserved.Storage = ptr.To(resource.MustParse("71Gi"))
+	})
+	// They wait for the cluster, and all begin when it is ready.
+	s.createCluster("green", "10.20.0.0/26")
+	var machines []*infrav1.LibvirtMachine
+	for k := range count {
+		machines = append(machines, s.createMachine("green", fmt.Sprintf("green-%02d", k), of("green-md")))
+	}
+	s.expectReady(&infrav1.LibvirtCluster{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "green"}})
+	begun := time.Now()
+	s.setInfrastructureProvisioned("green")
+
+	refused := func() []*infrav1.LibvirtMachine {
+		return slices.DeleteFunc(slices.Clone(machines), func(m *infrav1.LibvirtMachine) bool { return m.Spec.ProviderID != "" })
+	}
+	expectPlaced := func(want map[string]int) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%v machines are placed", want), func() error {
+			perHost, ready := s.placedMachines(machines)
+			if total := sum(want); !maps.Equal(perHost, want) || ready != total {
+				return fmt.Errorf("the hosts have %v, %d are ready", perHost, ready)
+			}
+			return nil
+		})
+	}
+	expectPlaced(room)
+	t.Logf("%d of %d machines were placed and ready within %s", sum(room), count, time.Since(begun).Round(time.Millisecond))
+	for _, m := range refused() {
+		s.expectCondition(m, infrav1.MachinePlacedCondition, metav1.ConditionFalse, infrav1.MachineNoHostFitsReason,
+			"memory: has 0 MiB of memory free of 13312 MiB, needs 1024 MiB", "vcpus: has 0 vCPUs free of 26, needs 2",
+			"disk: has 1024 MiB of the disk pool left to promise of 29696 MiB, needs 2048 MiB")
+	}
+	for hostName, want := range room {
+		used := promisedOn(s.kvm(hostName).Domains(), nil)
+		if used.memory != int64(want)<<30 || used.vcpus != int64(want)*2 {
+			t.Errorf("The domains on %s have %+v", hostName, used)
+		}
+	}
+
+	for _, hostName := range []string{"disk", "memory", "vcpus"} {
+		gone := slices.IndexFunc(machines, func(m *infrav1.LibvirtMachine) bool { return m.Spec.HostName == hostName })
+		s.delete(machines[gone])
+		s.expectGone(machines[gone])
+		machines = slices.Delete(machines, gone, gone+1)
+		expectPlaced(room)
+	}
+	waiting := len(refused())
+	if waiting != count-sum(room)-len(room) {
+		t.Errorf("%d machines wait", waiting)
+	}
+	staysSo(t, "the others wait", func() error {
+		if s.placedMachines(machines); len(refused()) != waiting {
+			return fmt.Errorf("%d wait", len(refused()))
+		}
+		return nil
+	})
+}
+
+// placedMachines brings machines up to date, and counts those on each host and those that are ready.
+func (s *scene) placedMachines(machines []*infrav1.LibvirtMachine) (perHost map[string]int, ready int) {
+	s.t.Helper()
+	var list infrav1.LibvirtMachineList
+	must(s.t, api.List(s.t.Context(), &list, client.InNamespace(s.namespace)))
+	perHost = map[string]int{}
+	for _, m := range machines {
+		k := slices.IndexFunc(list.Items, func(found infrav1.LibvirtMachine) bool { return found.Name == m.Name })
+		if k < 0 {
+			s.t.Fatalf("LibvirtMachine %s is gone", m.Name)
+		}
+		list.Items[k].DeepCopyInto(m)
+		if m.Spec.HostName != "" {
+			perHost[m.Spec.HostName]++
+		}
+		if conditions.IsTrue(m, infrav1.ReadyCondition) {
+			ready++
+		}
+	}
+	return perHost, ready
+}
+
+func sum(counts map[string]int) int {
+	total := 0
+	for _, count := range counts {
+		total += count
+	}
+	return total
+}
+
+// of makes a machine one of a MachineDeployment, which labels both the Machine and the LibvirtMachine.
+func of(deployment string) func(*machineParts) {
+	return labelled(clusterv1.MachineDeploymentNameLabel, deployment)
+}
+
+func labelled(key, value string) func(*machineParts) {
+	return func(p *machineParts) {
+		p.machine.Labels[key] = value
+		p.libvirtMachine.Labels[key] = value
+	}
+}
+
+// TestMachinesAreSpread makes the machines of two MachineDeployments at once on hosts of different sizes.
+func TestMachinesAreSpread(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	for name, size := range map[string]uint64{"small": 8, "medium": 16, "large": 64} {
+		s.readyHost(name, testDriver(t, hosttest.Memory(size)))
+	}
+	s.createCluster("green", "10.20.0.0/26")
+	members := map[string][]*infrav1.LibvirtMachine{}
+	for k := range 6 {
+		for _, deployment := range []string{"web", "db"} {
+			members[deployment] = append(members[deployment], s.createMachine("green", fmt.Sprintf("%s-%d", deployment, k), of(deployment)))
+		}
+	}
+	s.expectReady(&infrav1.LibvirtCluster{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "green"}})
+	s.setInfrastructureProvisioned("green")
+	for deployment, machines := range members {
+		for _, m := range machines {
+			s.expectReady(m)
+		}
+		if perHost, _ := s.placedMachines(machines); !maps.Equal(perHost, map[string]int{"small": 2, "medium": 2, "large": 2}) {
+			t.Errorf("The machines of %s are on %v", deployment, perHost)
+		}
+	}
+	if m := s.readyMachine("green", "single"); m.Spec.HostName != "large" {
+		t.Errorf("A machine of no group is on %s", m.Spec.HostName)
+	}
+}
+
+// TestControlPlaneIsSpreadOverFailureDomains has Cluster API name no failure domain.
+func TestControlPlaneIsSpreadOverFailureDomains(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	for name, failureDomain := range map[string]string{"cellar1": "cellar", "cellar2": "cellar", "attic": "attic"} {
+		size := uint64(64)
+		if name == "attic" {
+			size = 8
+		}
+		s.readyHost(name, testDriver(t, hosttest.Memory(size)), func(h *infrav1.LibvirtHost) { h.Spec.FailureDomain = failureDomain })
+	}
+	s.readyCluster("green", "10.20.0.0/27")
+	perDomain, perHost := map[string]int{}, map[string]int{}
+	for k := range 4 {
+		m := s.readyMachine("green", fmt.Sprintf("cp-%d", k), labelled(clusterv1.MachineControlPlaneLabel, ""))
+		perDomain[m.Status.FailureDomain]++
+		perHost[m.Spec.HostName]++
+	}
+	if !maps.Equal(perDomain, map[string]int{"cellar": 2, "attic": 2}) || !maps.Equal(perHost, map[string]int{"cellar1": 1, "cellar2": 1, "attic": 2}) {
+		t.Errorf("The control plane is on %v in %v", perHost, perDomain)
+	}
+}
+
+// TestHostIsCordonedAndRemoved takes a host out of a cluster as docs/how-to/remove-a-host.md says.
+func TestHostIsCordonedAndRemoved(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	selected := map[string]string{"site": "home"}
+	inSite := func(h *infrav1.LibvirtHost) { h.Labels["site"] = "home" }
+	kvm1 := s.readyHost("kvm1", testDriver(t, hosttest.Memory(64)), inSite)
+	s.readyHost("kvm2", testDriver(t, hosttest.Memory(8)), inSite)
+	green := s.readyCluster("green", "10.20.0.0/27", func(c *infrav1.LibvirtCluster) { c.Spec.HostSelector.MatchLabels = selected })
+	s.expectFailureDomains(green, "kvm1", "kvm2")
+	old := s.readyMachine("green", "old")
+	if old.Spec.HostName != "kvm1" {
+		t.Fatalf("It is on %s", old.Spec.HostName)
+	}
+
+	change(s, kvm1, func(h *infrav1.LibvirtHost) { h.Spec.Scheduling = infrav1.HostSchedulingDisabled })
+	s.expectFailureDomains(green, "kvm2")
+	if m := s.readyMachine("green", "beside"); m.Spec.HostName != "kvm2" {
+		t.Errorf("It is on %s, which is cordoned", m.Spec.HostName)
+	}
+	waiting := s.createMachine("green", "waiting", func(p *machineParts) { p.libvirtMachine.Spec.HostName = "kvm1" })
+	s.expectCondition(waiting, infrav1.MachinePlacedCondition, metav1.ConditionFalse, infrav1.MachineNoHostFitsReason,
+		"kvm1: spec.scheduling is Disabled; kvm2: spec.hostName asks for kvm1")
+
+	// Nobody else touches the machine that is there, and the cluster stays on the host for its sake.
+	change(s, kvm1, func(h *infrav1.LibvirtHost) {
+		delete(h.Labels, "site")
+		h.Spec.Scheduling = infrav1.HostSchedulingEnabled
+	})
+	s.expectCondition(waiting, infrav1.MachinePlacedCondition, metav1.ConditionFalse, infrav1.MachineNoHostFitsReason,
+		"kvm1: isn't selected by spec.hostSelector any more; kvm2: ")
+	s.expectFailureDomains(green, "kvm2")
+	s.expectReady(old)
+	s.delete(kvm1)
+	s.expectCondition(kvm1, infrav1.DeletingCondition, metav1.ConditionTrue, infrav1.HostInUseReason, "2 LibvirtMachines")
+
+	s.delete(waiting)
+	s.expectGone(waiting)
+	s.delete(old)
+	s.expectGone(old)
+	s.expectGone(kvm1)
+	if s.refresh(green); !slices.Equal(green.Status.Hosts, []string{"kvm2"}) {
+		t.Errorf("The cluster is on %v", green.Status.Hosts)
+	}
+}
+
+// expectFailureDomains waits until a cluster offers these failure domains and no others.
+func (s *scene) expectFailureDomains(libvirtCluster *infrav1.LibvirtCluster, want ...string) {
+	s.t.Helper()
+	eventually(s.t, fmt.Sprintf("the failure domains are %v", want), func() error {
+		s.refresh(libvirtCluster)
+		var names []string
+		for _, domain := range libvirtCluster.Status.FailureDomains {
+			names = append(names, domain.Name)
+		}
+		if !slices.Equal(names, want) {
+			return fmt.Errorf("they are %v", names)
+		}
+		return nil
+	})
+}
+
+// TestUncordonedHostIsUsedAgain has a machine wait for the only host.
+func TestUncordonedHostIsUsedAgain(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	kvm1 := s.readyHost("kvm1", testDriver(t), func(h *infrav1.LibvirtHost) { h.Spec.Scheduling = infrav1.HostSchedulingDisabled })
+	green := s.readyCluster("green", "10.20.0.0/27")
+	s.expectFailureDomains(green)
+	m := s.createMachine("green", "green-a")
+	s.expectCondition(m, infrav1.MachinePlacedCondition, metav1.ConditionFalse, infrav1.MachineNoHostFitsReason, "kvm1: spec.scheduling is Disabled")
+	change(s, kvm1, func(h *infrav1.LibvirtHost) { h.Spec.Scheduling = infrav1.HostSchedulingEnabled })
+	s.expectReady(m)
+	s.expectFailureDomains(green, "kvm1")
+}
+
+// TestHostReportsWhatItPromised has a domain of somebody else count, and what waits for room begin when it goes.
+func TestHostReportsWhatItPromised(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	kvm1 := s.readyHost("kvm1", testDriver(t, hosttest.CPUs(2)), func(h *infrav1.LibvirtHost) { h.Spec.CPUOvercommitPercent = 100 })
+	must(t, s.kvm("kvm1").DefineDomain(t.Context(), foreignDomain("foreign", foreignUUID)))
+	s.readyCluster("green", "10.20.0.0/27")
+	m := s.createMachine("green", "green-a")
+	s.expectCondition(m, infrav1.MachinePlacedCondition, metav1.ConditionFalse, infrav1.MachineNoHostFitsReason, "kvm1: has 1 vCPUs free of 2, needs 2")
+	must(t, s.kvm("kvm1").UndefineDomain(t.Context(), foreignUUID))
+	touch(s, m)
+	s.expectReady(m)
+	eventually(t, "the host reports it", func() error {
+		s.refresh(kvm1)
+		status := kvm1.Status
+		if ptr.Deref(status.Allocated.CPUs, 0) != 2 || status.Allocated.Memory.String() != "1Gi" || len(status.Storage) != 2 {
+			return fmt.Errorf("it reports %+v", status)
+		}
+		disks, seeds := poolStatus(kvm1, infrav1.DefaultPool), poolStatus(kvm1, infrav1.DefaultSeedPool)
+		if disks == nil || seeds == nil {
+			return errors.New("it reports other pools")
+		}
+		if disks.Capacity.String() != "100Gi" || disks.Available.String() != "101888Mi" || disks.Allocated.String() != "2Gi" {
+			return fmt.Errorf("the disk pool has %s, %s available, %s allocated", disks.Capacity, disks.Available, disks.Allocated)
+		}
+		if seeds.Allocated != nil || seeds.Capacity == nil {
+			return fmt.Errorf("the seed pool is %+v", seeds)
+		}
+		return nil
+	})
+}

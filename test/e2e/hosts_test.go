@@ -1,0 +1,149 @@
+//go:build e2e
+
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package e2e
+
+import (
+	"context"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/quickstart"
+)
+
+var _ = Describe("A cluster over two hosts", Ordered, func() {
+	// stays is the host with the control plane, leaves is the other one.
+	var stays, leaves string
+
+	BeforeAll(func(ctx SpecContext) {
+		startLab(ctx, quickstart.Options{Name: "wide", Hosts: 2, ControlPlanes: 1, Workers: 3})
+	}, NodeTimeout(90*time.Minute))
+
+	It("spreads the workers over the failure domains", func(ctx SpecContext) {
+		var cluster infrav1.LibvirtCluster
+		Expect(management.GetClient().Get(ctx, client.ObjectKey{Namespace: namespace, Name: clusterName}, &cluster)).To(Succeed())
+		Expect(cluster.Status.FailureDomains).To(ConsistOf(HaveField("Name", "kvm1"), HaveField("Name", "kvm2")))
+		controlPlane, workers := machinesByHost(ctx)
+		Expect(workers).To(SatisfyAll(HaveKey("kvm1"), HaveKey("kvm2")))
+		stays, leaves = "kvm1", "kvm2"
+		if len(controlPlane["kvm2"]) > 0 {
+			stays, leaves = leaves, stays
+		}
+		for name, machines := range workers {
+			for _, machine := range machines {
+				Expect(machine.Status.FailureDomain).To(Equal(name))
+			}
+		}
+	}, SpecTimeout(time.Minute))
+
+	It("connects pods across the hosts", func(ctx SpecContext) {
+		_, workers := machinesByHost(ctx)
+		expectPodsConnected(ctx, workers[stays][0].Name, workers[leaves][0].Name)
+	}, SpecTimeout(30*time.Minute))
+
+	It("moves the workers of a cordoned host by deleting their Machines", func(ctx SpecContext) {
+		host := libvirtHost(leaves)
+		Expect(management.GetClient().Get(ctx, client.ObjectKeyFromObject(host), host)).To(Succeed())
+		before := host.DeepCopy()
+		host.Spec.Scheduling = infrav1.HostSchedulingDisabled
+		Expect(management.GetClient().Patch(ctx, host, client.MergeFrom(before))).To(Succeed())
+		_, workers := machinesByHost(ctx)
+		for i := range workers[leaves] {
+			machine := &clusterv1.Machine{}
+			machine.Namespace, machine.Name = namespace, workers[leaves][i].Name
+			Expect(management.GetClient().Delete(ctx, machine)).To(Succeed())
+		}
+		Eventually(func(g Gomega) {
+			_, workers := machinesByHost(ctx)
+			g.Expect(workers[leaves]).To(BeEmpty())
+			g.Expect(workers[stays]).To(HaveLen(3))
+			ready, err := kubectl(ctx, lab.ClusterKubeconfig(), "wait", "--for=condition=Ready", "node", "--all", "--timeout=1s")
+			g.Expect(err).NotTo(HaveOccurred())
+			for _, machine := range workers[stays] {
+				g.Expect(ready).To(ContainSubstring(machine.Name))
+			}
+		}).WithContext(ctx).WithTimeout(joinTimeout).WithPolling(5 * time.Second).Should(Succeed())
+		Expect(virsh(ctx, privateHost(leaves), "list", "--all", "--name")).To(BeEmpty())
+	}, SpecTimeout(joinTimeout+time.Minute))
+
+	It("lets go of a host that isn't selected any more", func(ctx SpecContext) {
+		host := libvirtHost(leaves)
+		Expect(management.GetClient().Get(ctx, client.ObjectKeyFromObject(host), host)).To(Succeed())
+		before := host.DeepCopy()
+		host.Labels = nil
+		Expect(management.GetClient().Patch(ctx, host, client.MergeFrom(before))).To(Succeed())
+		Eventually(func(g Gomega) {
+			var cluster infrav1.LibvirtCluster
+			g.Expect(management.GetClient().Get(ctx, client.ObjectKey{Namespace: namespace, Name: clusterName}, &cluster)).To(Succeed())
+			g.Expect(cluster.Status.Hosts).To(ConsistOf(stays))
+			g.Expect(cluster.Status.FailureDomains).To(ConsistOf(HaveField("Name", stays)))
+		}).WithContext(ctx).WithTimeout(removeTimeout).WithPolling(time.Second).Should(Succeed())
+		Expect(management.GetClient().Delete(ctx, host)).To(Succeed())
+		Eventually(func() bool {
+			return apierrors.IsNotFound(management.GetClient().Get(ctx, client.ObjectKeyFromObject(host), host))
+		}).WithContext(ctx).WithTimeout(removeTimeout).WithPolling(time.Second).Should(BeTrue())
+		expectNothingLeft(ctx, privateHost(leaves))
+	}, SpecTimeout(2*removeTimeout))
+
+	It("leaves nothing behind", func(ctx SpecContext) {
+		deleteCluster(ctx)
+		expectNothingLeft(ctx, privateHost(stays))
+	}, SpecTimeout(removeTimeout+time.Minute))
+})
+
+// machinesByHost are the LibvirtMachines of the control plane and those of the workers, by their host.
+func machinesByHost(ctx context.Context) (controlPlane, workers map[string][]infrav1.LibvirtMachine) {
+	GinkgoHelper()
+	var list infrav1.LibvirtMachineList
+	Expect(management.GetClient().List(ctx, &list, client.InNamespace(namespace), client.MatchingLabels{clusterv1.ClusterNameLabel: clusterName})).To(Succeed())
+	controlPlane, workers = map[string][]infrav1.LibvirtMachine{}, map[string][]infrav1.LibvirtMachine{}
+	for i := range list.Items {
+		machine := list.Items[i]
+		if _, ok := machine.Labels[clusterv1.MachineControlPlaneLabel]; ok {
+			controlPlane[machine.Spec.HostName] = append(controlPlane[machine.Spec.HostName], machine)
+		} else {
+			workers[machine.Spec.HostName] = append(workers[machine.Spec.HostName], machine)
+		}
+	}
+	return controlPlane, workers
+}
+
+func libvirtHost(name string) *infrav1.LibvirtHost {
+	host := &infrav1.LibvirtHost{}
+	host.Namespace, host.Name = namespace, name
+	return host
+}
+
+// privateHost is what a LibvirtHost of the lab stands for.
+func privateHost(name string) *privatehost.Host {
+	GinkgoHelper()
+	for _, host := range lab.Hosts() {
+		if host.Name() == name {
+			return host
+		}
+	}
+	Fail("the lab has no host " + name)
+	return nil
+}
