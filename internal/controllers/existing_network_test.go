@@ -63,11 +63,11 @@ func lanNetwork(dhcp string) string {
 
 func TestClusterOnAnExistingNetwork(t *testing.T) {
 	t.Parallel()
-	const count = 6
+	const count = 20
 	s := newScene(t)
 	before := map[string]string{}
 	for _, name := range []string{"kvm1", "kvm2"} {
-		s.readyHost(name, testDriver(t, hosttest.Memory(4)))
+		s.readyHost(name, testDriver(t, hosttest.Memory(11), hosttest.CPUs(32)))
 		must(t, s.kvm(name).EnsureNetwork(t.Context(), lanNetwork("")))
 		found, err := s.kvm(name).Network(t.Context(), foreignUUID)
 		must(t, err)
@@ -273,7 +273,7 @@ func TestNodeRangeIsWidened(t *testing.T) {
 	s.readyMachine("green", "first")
 	second := s.createMachine("green", "second")
 	s.expectCondition(second, infrav1.MachineDomainReadyCondition, metav1.ConditionFalse, infrav1.MachineAddressesExhaustedReason,
-		"1 of 1 in 192.168.1.100-192.168.1.100: delete machines, or widen spec.network.nodeRange")
+		"1 of 1 in 192.168.1.100: delete machines, or widen spec.network.nodeRange")
 	change(s, green, func(c *infrav1.LibvirtCluster) { c.Spec.Network.NodeRange = "192.168.1.100-192.168.1.101" })
 	touch(s, second)
 	s.expectReady(second)

@@ -50,8 +50,8 @@ type LibvirtClusterReconciler struct {
 
 	// up are the ranges of the managed networks that were seen up.
 	up memo[networkOnHost, netip.Prefix]
-	// fit are the existing networks, by name, that were seen fit for the nodes.
-	fit memo[networkOnHost, fitNetwork]
+	// fit are the existing networks that were seen fit for the nodes.
+	fit memo[networkUse, fitNetwork]
 }
 
 // +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirtclusters,verbs=get;list;watch;patch;update

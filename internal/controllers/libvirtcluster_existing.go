@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -52,14 +53,20 @@ func (r *LibvirtClusterReconciler) useNetwork(ctx context.Context, s *clusterSco
 	return unfit
 }
 
-// fitNetwork is an existing network that was seen fit, in one epoch of it, for nodes in a range.
+// networkUse is what a cluster uses an existing network of a host for.
+type networkUse struct {
+	host, name, endpoint string
+	nodes                network.Range
+	ingress              netip.Prefix
+}
+
+// fitNetwork is an existing network that was seen fit in one epoch of it.
 type fitNetwork struct {
 	uuid  string
 	epoch uint64
-	nodes network.Range
 }
 
-// checkNetwork makes sure that an existing network is up on a host and leaves the nodes their addresses. It changes
+// checkNetwork makes sure that an existing network is up on a host and leaves the cluster its addresses. It changes
 // nothing there. A host can't be asked for its bridges: whether one is there shows when a domain starts.
 func (r *LibvirtClusterReconciler) checkNetwork(ctx context.Context, s *clusterScope, h *infrav1.LibvirtHost) error {
 	kvm, err := connected(r.Hosts, h.Namespace, h.Name)
@@ -67,9 +74,9 @@ func (r *LibvirtClusterReconciler) checkNetwork(ctx context.Context, s *clusterS
 	if err != nil || name == "" {
 		return err
 	}
-	key := networkOnHost{hostKey(h.Namespace, h.Name), name}
+	key := networkUse{hostKey(h.Namespace, h.Name), name, s.libvirtCluster.Spec.ControlPlaneEndpoint.Host, s.plans.Main.Nodes, s.plans.Main.Ingress}
 	known, ok := r.fit.get(key, 0)
-	if ok && known.epoch == r.Events.epoch(key.host, known.uuid) && known.nodes == s.plans.Main.Nodes {
+	if ok && known.epoch == r.Events.epoch(key.host, known.uuid) {
 		return nil
 	}
 	r.fit.forget(key)
@@ -92,10 +99,10 @@ func (r *LibvirtClusterReconciler) checkNetwork(ctx context.Context, s *clusterS
 		return &waiting{reason: infrav1.ClusterNetworkInactiveReason, message: fmt.Sprintf(
 			"spec.network.name: the libvirt network %s is stopped: start it with virsh net-start %s and virsh net-autostart %s", name, name, name)}
 	}
-	if err := network.CheckExisting(s.plans.Main, found.XML); err != nil {
-		return conflict("spec.network.%s", err)
+	if err := network.CheckExisting(s.plans.Main, key.endpoint, found.XML); err != nil {
+		return conflict("spec.%s", err)
 	}
-	r.fit.set(key, 0, fitNetwork{found.UUID, epoch, s.plans.Main.Nodes})
+	r.fit.set(key, 0, fitNetwork{found.UUID, epoch})
 	return nil
 }
 

@@ -17,10 +17,15 @@ limitations under the License.
 package network
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
+
+	"libvirt.org/go/libvirtxml"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 )
@@ -111,4 +116,52 @@ func (p Plan) checkEndpointExisting(host string, addr netip.Addr, err error) err
 	default:
 		return fmt.Errorf("%s is outside the node network %s: %s", host, p.Prefix, remedy)
 	}
+}
+
+// CheckExisting tells what in an existing libvirt network, given its XML, stands in the way of the addresses that a
+// cluster takes there: those of its nodes, of its Services and its control-plane endpoint. The error is a *FieldError,
+// whose field is a path within the spec of the cluster.
+func CheckExisting(plan Plan, endpoint, document string) error {
+	var net libvirtxml.Network
+	if err := net.Unmarshal(document); err != nil {
+		return fmt.Errorf("reading the network: %w", err)
+	}
+	own := map[string]Range{"network.nodeRange": plan.Nodes}
+	if plan.Ingress.IsValid() {
+		own["network.ingressCIDR"] = rangeOf(plan.Ingress)
+	}
+	if addr, err := netip.ParseAddr(endpoint); err == nil {
+		own["controlPlaneEndpoint.host"] = Range{addr, addr}
+	}
+	for _, field := range slices.Sorted(maps.Keys(own)) {
+		if detail := takenIn(net, own[field]); detail != "" {
+			return &FieldError{field, own[field].String(), detail}
+		}
+	}
+	return nil
+}
+
+// takenIn says who has an address of a range in a libvirt network, and the remedy. It is empty when nobody has.
+func takenIn(net libvirtxml.Network, own Range) string {
+	for _, ip := range net.IPs {
+		if addr, err := netip.ParseAddr(ip.Address); err == nil && own.Contains(addr) {
+			return fmt.Sprintf("contains %s, the host's own address in network %s: choose another", addr, net.Name)
+		}
+		if ip.DHCP == nil {
+			continue
+		}
+		for _, dhcp := range ip.DHCP.Ranges {
+			if given, err := parseRange(dhcp.Start + "-" + dhcp.End); err == nil && own.Overlaps(given) {
+				return fmt.Sprintf("overlaps %s, which DHCP gives out in network %s: choose another, or change that range with virsh net-edit %s",
+					given, net.Name, net.Name)
+			}
+		}
+		for _, host := range ip.DHCP.Hosts {
+			if addr, err := netip.ParseAddr(host.IP); err == nil && own.Contains(addr) {
+				return fmt.Sprintf("contains %s, which DHCP reserves for %s in network %s: choose another, or remove the reservation",
+					addr, cmp.Or(host.MAC, host.Name, host.ID), net.Name)
+			}
+		}
+	}
+	return ""
 }

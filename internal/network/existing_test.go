@@ -189,47 +189,61 @@ func TestCheckEndpointOfAnExistingNetwork(t *testing.T) {
 }
 
 func TestCheckExisting(t *testing.T) {
-	plans, err := NewPlans(lan())
+	plans, err := NewPlans(lan(func(n *infrav1.ClusterNetwork) { n.IngressCIDR = "192.168.1.192/27" }))
 	if err != nil {
 		t.Fatal(err)
 	}
 	document := func(inner string) string {
 		return "<network><name>lan</name><forward mode='bridge'/>" + inner + "</network>"
 	}
-	const nodes = "192.168.1.100-192.168.1.149"
-	for _, tt := range []struct{ name, inner, want string }{
-		{"a bridge", "<bridge name='br0'/>", ""},
-		{"a host of its own", "<ip address='192.168.1.2' prefix='24'/>", ""},
-		{"DHCP beside the range", "<ip address='192.168.1.2' prefix='24'><dhcp><range start='192.168.1.150' end='192.168.1.254'/></dhcp></ip>", ""},
+	nodes := func(detail string) error {
+		return &FieldError{"network.nodeRange", "192.168.1.100-192.168.1.149", detail}
+	}
+	for _, tt := range []struct {
+		name, inner string
+		want        error
+	}{
+		{"a bridge", "<bridge name='br0'/>", nil},
+		{"a host of its own", "<ip address='192.168.1.2' prefix='24'/>", nil},
+		{"DHCP beside the range", "<ip address='192.168.1.2' prefix='24'><dhcp><range start='192.168.1.150' end='192.168.1.191'/></dhcp></ip>", nil},
+		{"DHCP of IPv6", "<ip family='ipv6' address='2001:db8::1' prefix='64'><dhcp><range start='2001:db8::2' end='2001:db8::9'/></dhcp></ip>", nil},
 		{
-			"DHCP in the range", "<ip address='192.168.1.2' prefix='24'><dhcp><range start='192.168.1.149' end='192.168.1.254'/></dhcp></ip>",
-			"overlaps 192.168.1.149-192.168.1.254, which DHCP gives out in network lan: choose a range beside it, or change that one with virsh net-edit lan",
+			"DHCP over the endpoint", "<ip address='192.168.1.2' prefix='24'><dhcp><range start='192.168.1.50' end='192.168.1.99'/></dhcp></ip>",
+			&FieldError{"controlPlaneEndpoint.host", "192.168.1.99", "overlaps 192.168.1.50-192.168.1.99, which DHCP gives out in network lan: choose another, or change that range with virsh net-edit lan"},
+		},
+		{
+			"DHCP among the Services", "<ip address='192.168.1.2' prefix='24'><dhcp><range start='192.168.1.150' end='192.168.1.254'/></dhcp></ip>",
+			&FieldError{"network.ingressCIDR", "192.168.1.192-192.168.1.223", "overlaps 192.168.1.150-192.168.1.254, which DHCP gives out in network lan: choose another, or change that range with virsh net-edit lan"},
+		},
+		{
+			"DHCP in the range", "<ip address='192.168.1.2' prefix='24'><dhcp><range start='192.168.1.149' end='192.168.1.180'/></dhcp></ip>",
+			nodes("overlaps 192.168.1.149-192.168.1.180, which DHCP gives out in network lan: choose another, or change that range with virsh net-edit lan"),
 		},
 		{
 			"the second range of DHCP", "<ip address='192.168.1.2' prefix='24'><dhcp><range start='192.168.1.2' end='192.168.1.9'/><range start='192.168.1.90' end='192.168.1.110'/></dhcp></ip>",
-			"overlaps 192.168.1.90-192.168.1.110, which DHCP gives out in network lan: choose a range beside it, or change that one with virsh net-edit lan",
+			nodes("overlaps 192.168.1.90-192.168.1.110, which DHCP gives out in network lan: choose another, or change that range with virsh net-edit lan"),
 		},
 		{
 			"a reservation in the range", "<ip address='192.168.1.2' prefix='24'><dhcp><host mac='52:54:00:00:00:01' ip='192.168.1.120'/></dhcp></ip>",
-			"contains 192.168.1.120, which DHCP reserves for 52:54:00:00:00:01 in network lan: choose a range without it, or remove the reservation",
+			nodes("contains 192.168.1.120, which DHCP reserves for 52:54:00:00:00:01 in network lan: choose another, or remove the reservation"),
 		},
 		{
 			"the host in the range", "<ip address='192.168.1.130' prefix='24'/>",
-			"contains 192.168.1.130, the host's own address in network lan: choose a range without it",
+			nodes("contains 192.168.1.130, the host's own address in network lan: choose another"),
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			err := CheckExisting(plans.Main, document(tt.inner))
-			if tt.want == "" {
+			err := CheckExisting(plans.Main, "192.168.1.99", document(tt.inner))
+			if tt.want == nil {
 				if err != nil {
 					t.Error(err)
 				}
 				return
 			}
-			expectFieldError(t, err, FieldError{"nodeRange", nodes, tt.want})
+			expectFieldError(t, err, *tt.want.(*FieldError))
 		})
 	}
-	if err := CheckExisting(plans.Main, "<network"); err == nil {
+	if err := CheckExisting(plans.Main, "192.168.1.99", "<network"); err == nil {
 		t.Error("what isn't XML is fit")
 	}
 }

@@ -67,6 +67,9 @@ func (r Range) Overlaps(other Range) bool {
 
 // String is the range as messages show it.
 func (r Range) String() string {
+	if r.First == r.Last {
+		return r.First.String()
+	}
 	return fmt.Sprintf("%s-%s", r.First, r.Last)
 }
 

@@ -17,7 +17,6 @@ limitations under the License.
 package network
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -121,40 +120,6 @@ func Serves(document string, plan Plan) (bool, error) {
 	}
 	found := prefixes(net)
 	return len(found) > 0 && found[0].Masked() == plan.Prefix, nil
-}
-
-// CheckExisting tells what in an existing libvirt network, given its XML, stands in the way of the addresses that
-// machines give themselves. The error is a *FieldError.
-func CheckExisting(plan Plan, document string) error {
-	var net libvirtxml.Network
-	if err := net.Unmarshal(document); err != nil {
-		return fmt.Errorf("reading the network: %w", err)
-	}
-	taken := func(detail string, args ...any) error {
-		return &FieldError{"nodeRange", plan.Nodes.String(), fmt.Sprintf(detail, args...)}
-	}
-	for _, ip := range net.IPs {
-		if addr, err := netip.ParseAddr(ip.Address); err == nil && plan.Nodes.Contains(addr) {
-			return taken("contains %s, the host's own address in network %s: choose a range without it", addr, net.Name)
-		}
-		if ip.DHCP == nil {
-			continue
-		}
-		for _, dhcp := range ip.DHCP.Ranges {
-			given, err := parseRange(dhcp.Start + "-" + dhcp.End)
-			if err == nil && plan.Nodes.Overlaps(given) {
-				return taken("overlaps %s, which DHCP gives out in network %s: choose a range beside it, or change that one with virsh net-edit %s",
-					given, net.Name, net.Name)
-			}
-		}
-		for _, host := range ip.DHCP.Hosts {
-			if addr, err := netip.ParseAddr(host.IP); err == nil && plan.Nodes.Contains(addr) {
-				return taken("contains %s, which DHCP reserves for %s in network %s: choose a range without it, or remove the reservation",
-					addr, cmp.Or(host.MAC, host.Name, host.ID), net.Name)
-			}
-		}
-	}
-	return nil
 }
 
 // prefixes are the IPv4 ranges of a network's addresses.
