@@ -25,6 +25,9 @@ QUICKSTART_FLAGS ?= --control-planes $(CONTROL_PLANE_MACHINE_COUNT) --workers $(
 TEST_PACKAGES ?= ./...
 TEST_FLAGS ?=
 
+# Further flags of `make test-e2e`, for example --ginkgo.focus='on one host'.
+E2E_FLAGS ?=
+
 # Which tests `make test-faults` runs.
 FAULTS ?= .
 
@@ -110,7 +113,7 @@ test-faults: packages test-programs $(GOTESTSUM) ## Run the long tests of hosts 
 
 .PHONY: test-e2e
 test-e2e: packages $(GOTESTSUM) build ## Run the end-to-end tests: real clusters of real machines
-	GOTESTSUM=$(GOTESTSUM) GOTESTSUM_FORMAT=standard-verbose hack/test.sh -tags e2e -timeout 180m ./test/e2e/... -args -ginkgo.v
+	GOTESTSUM=$(GOTESTSUM) GOTESTSUM_FORMAT=standard-verbose hack/test.sh -tags e2e -timeout 180m ./test/e2e/... -args -ginkgo.v $(E2E_FLAGS)
 
 ##@ Lab
 

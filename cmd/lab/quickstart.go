@@ -54,6 +54,7 @@ repository, as root. Variables of the cluster template are taken from the enviro
 	flags := command.PersistentFlags()
 	flags.StringVar(&options.Dir, "dir", quickstartDir, "directory for the state, an absolute path")
 	flags.StringVar(&options.LibvirtURI, "libvirt-uri", os.Getenv("LIBVIRT_URI"), "an existing libvirt daemon to use instead of a private one ($LIBVIRT_URI)")
+	flags.IntVar(&options.Hosts, "hosts", 1, "number of private KVM hosts; several share a LAN")
 	flags.StringVar(&options.Name, "name", "quickstart", "name of the cluster")
 	flags.StringVar(&options.Namespace, "namespace", "default", "namespace of the cluster")
 	flags.IntVar(&options.ControlPlanes, "control-planes", 1, "number of control-plane machines")

@@ -306,3 +306,80 @@ func TestHostReportsWhatItPromised(t *testing.T) {
 		return nil
 	})
 }
+
+func TestMachinesThatBelongTogether(t *testing.T) {
+	const cluster, controlPlane = clusterv1.ClusterNameLabel, clusterv1.MachineControlPlaneLabel
+	const set, deployment = clusterv1.MachineSetNameLabel, clusterv1.MachineDeploymentNameLabel
+	type labels = map[string]string
+	going := func(m *infrav1.LibvirtMachine) { m.DeletionTimestamp = ptr.To(metav1.Now()) }
+	unplaced := func(m *infrav1.LibvirtMachine) { m.Spec.ProviderID = "" }
+	for _, tt := range []struct {
+		name       string
+		one, other labels
+		edit       func(*infrav1.LibvirtMachine)
+		want       int
+	}{
+		{name: "of one control plane", one: labels{cluster: "a", controlPlane: ""}, other: labels{cluster: "a", controlPlane: ""}, want: 1},
+		{name: "of two control planes", one: labels{cluster: "a", controlPlane: ""}, other: labels{cluster: "b", controlPlane: ""}},
+		{name: "control plane and worker", one: labels{cluster: "a", controlPlane: ""}, other: labels{cluster: "a", deployment: "md"}},
+		{name: "of one MachineDeployment", one: labels{cluster: "a", deployment: "md"}, other: labels{cluster: "a", deployment: "md"}, want: 1},
+		{name: "of two MachineDeployments", one: labels{cluster: "a", deployment: "md"}, other: labels{cluster: "a", deployment: "other"}},
+		{name: "of one MachineSet", one: labels{cluster: "a", set: "s"}, other: labels{cluster: "a", set: "s"}, want: 1},
+		{name: "new and old in a rollout", one: labels{cluster: "a", deployment: "md", set: "new"}, other: labels{cluster: "a", deployment: "md", set: "old"}},
+		{name: "of nothing", one: labels{cluster: "a"}, other: labels{cluster: "a"}},
+		{name: "one that goes", one: labels{cluster: "a", set: "s"}, other: labels{cluster: "a", set: "s"}, edit: going},
+		{name: "one that is pinned and not placed yet", one: labels{cluster: "a", set: "s"}, other: labels{cluster: "a", set: "s"}, edit: unplaced},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			other := infrav1.LibvirtMachine{ObjectMeta: metav1.ObjectMeta{Labels: tt.other}}
+			other.Spec.ProviderID = "libvirt:///" + foreignUUID
+			if tt.edit != nil {
+				tt.edit(&other)
+			}
+			if got := countSiblings([]infrav1.LibvirtMachine{other}, spreadGroup(tt.one)); got != tt.want {
+				t.Errorf("got %d siblings, want %d", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestMoreRoomWakesTheWaiting goes through all that a host may report to have more of.
+func TestMoreRoomWakesTheWaiting(t *testing.T) {
+	reported := func(edits ...func(*infrav1.LibvirtHostStatus)) *infrav1.LibvirtHost {
+		h := &infrav1.LibvirtHost{Status: infrav1.LibvirtHostStatus{
+			Capacity:  infrav1.HostResources{CPUs: ptr.To(int32(8)), Memory: quantity(16 << 30)},
+			Allocated: infrav1.HostResources{CPUs: ptr.To(int32(4)), Memory: quantity(4 << 30)},
+			Storage: []infrav1.HostPoolStatus{
+				{Name: infrav1.DefaultPool, Capacity: quantity(100 << 30), Available: quantity(50 << 30), Allocated: quantity(20 << 30)},
+			},
+		}}
+		for _, edit := range edits {
+			edit(&h.Status)
+		}
+		return h
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*infrav1.LibvirtHostStatus)
+		want   bool
+	}{
+		{"nothing", func(*infrav1.LibvirtHostStatus) {}, false},
+		{"memory given back", func(s *infrav1.LibvirtHostStatus) { s.Allocated.Memory = quantity(3 << 30) }, true},
+		{"memory taken", func(s *infrav1.LibvirtHostStatus) { s.Allocated.Memory = quantity(5 << 30) }, false},
+		{"vCPUs given back", func(s *infrav1.LibvirtHostStatus) { s.Allocated.CPUs = ptr.To(int32(3)) }, true},
+		{"a disk given back", func(s *infrav1.LibvirtHostStatus) { s.Storage[0].Allocated = quantity(0) }, true},
+		{"space in the pool", func(s *infrav1.LibvirtHostStatus) { s.Storage[0].Available = quantity(60 << 30) }, true},
+		{"one taken, another given back", func(s *infrav1.LibvirtHostStatus) {
+			s.Allocated.Memory, s.Allocated.CPUs = quantity(5<<30), ptr.To(int32(3))
+		}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := moreRoom(reported(), reported(tt.change)); got != tt.want {
+				t.Errorf("got %t", got)
+			}
+		})
+	}
+	if !moreRoom(&infrav1.LibvirtHost{}, reported()) {
+		t.Error("The first report wakes nobody")
+	}
+}

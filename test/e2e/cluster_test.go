@@ -34,7 +34,7 @@ import (
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/quickstart"
 )
 
-var _ = Describe("A cluster", Ordered, func() {
+var _ = Describe("A cluster on one host", Ordered, func() {
 	BeforeAll(func(ctx SpecContext) {
 		startLab(ctx, quickstart.Options{Name: "e2e", ControlPlanes: 1, Workers: 1})
 	}, NodeTimeout(90*time.Minute))

@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -55,14 +56,21 @@ func (q *Quickstart) createCluster(ctx context.Context) error {
 	if err := q.client.Create(ctx, namespace); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("creating the namespace: %w", err)
 	}
+	if err := q.declareHosts(ctx); err != nil {
+		return err
+	}
 	args := []string{
 		"generate", "cluster", q.options.Name, "--infrastructure", "libvirt", "--target-namespace", q.options.Namespace,
 		"--config", filepath.Join(q.options.Repository, "out", "clusterctl.yaml"), "--kubeconfig", q.Kubeconfig(),
 		"--control-plane-machine-count", strconv.Itoa(q.options.ControlPlanes),
 		"--worker-machine-count", strconv.Itoa(q.options.Workers),
 	}
-	if q.options.Flavor != "" {
-		args = append(args, "--flavor", q.options.Flavor)
+	flavor := q.options.Flavor
+	if flavor == "" && q.several() {
+		flavor = "bridge"
+	}
+	if flavor != "" {
+		args = append(args, "--flavor", flavor)
 	}
 	generate := exec.CommandContext(ctx, filepath.Join(q.binDir, "clusterctl"), args...)
 	generate.Env = withDefaults(os.Environ(), q.variables(url, version))
@@ -99,6 +107,9 @@ func (q *Quickstart) variables(imageURL, version string) map[string]string {
 		"LIBVIRT_IMAGE_URL":         imageURL,
 		"LIBVIRT_IMAGE_CHECKSUM":    "sha256:" + q.state.ImageSHA256,
 		"LIBVIRT_DOMAIN_TYPE":       "KVM",
+	}
+	if q.several() {
+		maps.Copy(variables, lanVariables())
 	}
 	if emulated() {
 		// Emulated machines are slow: give them time, and let nothing give up its lead on the way.
