@@ -220,8 +220,8 @@ func TestCheckExisting(t *testing.T) {
 			nodes("overlaps 192.168.1.149-192.168.1.180, which DHCP gives out in network lan: choose another, or change that range with virsh net-edit lan"),
 		},
 		{
-			"the second range of DHCP", "<ip address='192.168.1.2' prefix='24'><dhcp><range start='192.168.1.2' end='192.168.1.9'/><range start='192.168.1.90' end='192.168.1.110'/></dhcp></ip>",
-			nodes("overlaps 192.168.1.90-192.168.1.110, which DHCP gives out in network lan: choose another, or change that range with virsh net-edit lan"),
+			"the second range of DHCP", "<ip address='192.168.1.2' prefix='24'><dhcp><range start='192.168.1.2' end='192.168.1.9'/><range start='192.168.1.100' end='192.168.1.110'/></dhcp></ip>",
+			nodes("overlaps 192.168.1.100-192.168.1.110, which DHCP gives out in network lan: choose another, or change that range with virsh net-edit lan"),
 		},
 		{
 			"a reservation in the range", "<ip address='192.168.1.2' prefix='24'><dhcp><host mac='52:54:00:00:00:01' ip='192.168.1.120'/></dhcp></ip>",
