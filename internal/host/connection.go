@@ -18,6 +18,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -87,7 +88,11 @@ func call[T any](ctx context.Context, c *connection, procedure string, f func() 
 	}()
 	select {
 	case r := <-done:
-		return r.value, classify(r.err)
+		err := classify(r.err)
+		if errors.Is(err, ErrUnreachable) {
+			c.doubt()
+		}
+		return r.value, err
 	case <-c.abandoned:
 		return none, fmt.Errorf("%s: %w: the connection broke during the call", procedure, ErrUnreachable)
 	case <-ctx.Done():

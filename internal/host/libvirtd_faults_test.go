@@ -34,12 +34,12 @@ import (
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
 )
 
-// killGuest kills the QEMU process of a domain.
-func killGuest(t *testing.T, lab *privatehost.Host, name string) {
+// signalGuest sends a signal, such as -KILL, to the QEMU process of a domain.
+func signalGuest(t *testing.T, lab *privatehost.Host, signal, name string) {
 	t.Helper()
 	pid, err := os.ReadFile(lab.Path("/run/libvirt/qemu/" + name + ".pid"))
 	must(t, err)
-	if out, err := lab.Inside(testContext(t), "kill", "-9", strings.TrimSpace(string(pid))).CombinedOutput(); err != nil {
+	if out, err := lab.Inside(testContext(t), "kill", signal, strings.TrimSpace(string(pid))).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 }
@@ -58,7 +58,7 @@ func TestLibvirtdCrash(t *testing.T) {
 	})
 	events.forget()
 	start := time.Now()
-	killGuest(t, lab, "guest-1")
+	signalGuest(t, lab, "-KILL", "guest-1")
 	eventually(t, "the crash is seen", func() error {
 		if domain, err := h.Domain(uuid); err != nil || domain.State != Shutoff || domain.Reason != ReasonCrashed {
 			return fmt.Errorf("got %+v, %w", domain, err)
@@ -106,7 +106,7 @@ func TestLibvirtdRestart(t *testing.T) {
 	if err := h.StartDomain(ctx, domainUUID(3)); !errors.Is(err, ErrUnreachable) {
 		t.Errorf("a call: %v", err)
 	}
-	killGuest(t, lab, "guest-2")
+	signalGuest(t, lab, "-KILL", "guest-2")
 	must(t, os.Remove(lab.Path("/etc/libvirt/qemu/guest-3.xml")))
 
 	start := time.Now()
