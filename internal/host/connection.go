@@ -21,7 +21,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"libvirt.org/go/libvirt"
 )
@@ -42,6 +41,8 @@ type connection struct {
 	libvirt *libvirt.Connect
 	calls   *gate
 	slots   chan struct{}
+	room    room
+	pulse   *pulse
 	// suspect asks for a ping right now, because a call passed its deadline.
 	suspect chan struct{}
 	// abandoned is closed when the session gives up on the host: callers are let go at once.
@@ -59,6 +60,7 @@ func newConnection(conn *libvirt.Connect, calls *gate, abandoned <-chan struct{}
 		libvirt:   conn,
 		calls:     calls,
 		slots:     make(chan struct{}, callsInFlight),
+		pulse:     newPulse(),
 		suspect:   make(chan struct{}, 1),
 		abandoned: abandoned,
 	}
@@ -77,6 +79,7 @@ func call[T any](ctx context.Context, c *connection, procedure string, f func() 
 		err   error
 	}
 	done := make(chan result, 1)
+	answered := c.pulse.ask()
 	go func() {
 		defer c.release()
 		var value T
@@ -84,6 +87,7 @@ func call[T any](ctx context.Context, c *connection, procedure string, f func() 
 			value, err = f()
 			return err
 		})
+		answered()
 		done <- result{value, err}
 	}()
 	select {
@@ -109,14 +113,10 @@ func do(ctx context.Context, c *connection, procedure string, f func() error) er
 
 // acquire waits for one of the connection's slots.
 func (c *connection) acquire(ctx context.Context) error {
-	select {
-	case c.slots <- struct{}{}:
-	case <-c.abandoned:
-		return fmt.Errorf("%w: the connection broke", ErrUnreachable)
-	case <-ctx.Done():
-		c.doubt()
-		return released(ctx, "waiting for earlier calls to the host")
+	if err := c.wait(ctx, c.slots, "earlier calls to the host"); err != nil {
+		return err
 	}
+	c.room.move()
 	if !c.enter() {
 		<-c.slots
 		return fmt.Errorf("%w: the connection is closed", ErrUnreachable)
@@ -127,6 +127,7 @@ func (c *connection) acquire(ctx context.Context) error {
 func (c *connection) release() {
 	c.inFlight.Done()
 	<-c.slots
+	c.room.move()
 }
 
 // enter registers a user of the C connection, unless it is being closed.
@@ -145,49 +146,6 @@ func (c *connection) doubt() {
 	select {
 	case c.suspect <- struct{}{}:
 	default:
-	}
-}
-
-// watch pings the peer regularly, and at once when a call passed its deadline, until the connection is abandoned or a
-// ping fails. Keepalives alone don't see a daemon whose event loop lives but whose workers hang.
-func (c *connection) watch(interval, deadline time.Duration) error {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-c.abandoned:
-			return nil
-		case <-ticker.C:
-		case <-c.suspect:
-		}
-		if err := c.ping(deadline); err != nil {
-			return err
-		}
-	}
-}
-
-// ping makes one cheap round trip outside the slots, which may all be taken by calls that hang.
-func (c *connection) ping(deadline time.Duration) error {
-	if !c.enter() {
-		return nil
-	}
-	done := make(chan error, 1)
-	go func() {
-		defer c.inFlight.Done()
-		done <- c.calls.count("connectGetLibVersion", func() error {
-			_, err := c.libvirt.GetLibVersion()
-			return classify(err)
-		})
-	}()
-	timer := time.NewTimer(deadline)
-	defer timer.Stop()
-	select {
-	case err := <-done:
-		return err
-	case <-c.abandoned:
-		return nil
-	case <-timer.C:
-		return fmt.Errorf("%w: the host did not answer within %s", ErrTimeout, deadline)
 	}
 }
 

@@ -66,15 +66,18 @@ type Host struct {
 // timing is how a host is watched and dialled.
 type timing struct {
 	ping, pingDeadline time.Duration
-	dial               time.Duration
-	backoff            time.Duration
-	maxBackoff         time.Duration
-	resync             time.Duration
+	// silence is how long a ping may go without an answer before nobody waits for the host any more.
+	silence    time.Duration
+	dial       time.Duration
+	backoff    time.Duration
+	maxBackoff time.Duration
+	resync     time.Duration
 }
 
 var defaultTiming = timing{
 	ping:         5 * time.Second,
 	pingDeadline: 10 * time.Second,
+	silence:      time.Second,
 	dial:         30 * time.Second,
 	backoff:      250 * time.Millisecond,
 	maxBackoff:   15 * time.Second,

@@ -209,31 +209,40 @@ func TestLibvirtdHangs(t *testing.T) {
 
 	must(t, lab.SignalDaemon(syscall.SIGSTOP))
 	start := time.Now()
-	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 	defer cancel()
-	if _, err := h.DomainXML(short, domainUUID(1)); !errors.Is(err, ErrTimeout) && !errors.Is(err, ErrUnreachable) {
+	if _, err := h.DomainXML(short, domainUUID(1)); !errors.Is(err, ErrTimeout) {
 		t.Errorf("a call: %v", err)
 	}
-	if waited := time.Since(start); waited > 2*time.Second {
+	if waited := time.Since(start); waited > time.Second {
 		t.Errorf("its caller was let go after %s", waited)
 	}
-	var wg sync.WaitGroup
-	for range 8 { // more than there are slots
-		wg.Go(func() {
-			if _, err := h.DomainXML(ctx, domainUUID(1)); !errors.Is(err, ErrUnreachable) {
-				t.Errorf("a patient call: %v", err)
-			}
-		})
+	// As many callers as there are workers. Those whose calls are under way are stuck with the host, no others.
+	const callers = 50
+	results := make(chan error, callers)
+	for range callers {
+		go func() {
+			_, err := h.DomainXML(ctx, domainUUID(1))
+			results <- err
+		}()
 	}
-	eventually(t, "the host is given up", func() error {
-		if _, err := p.Get(testKey); !errors.Is(err, ErrUnreachable) {
-			return fmt.Errorf("got %w", err)
+	const stuck = callsInFlight - 1 // the first call still has a slot
+	for range callers - stuck {
+		if err := <-results; !errors.Is(err, ErrHostBusy) || errors.Is(err, ErrUnreachable) {
+			t.Errorf("a patient call: %v", err)
 		}
-		return nil
-	})
-	t.Logf("Given up after %s", time.Since(start))
-	wg.Wait()
-	events.expect(t, Event{Kind: HostDisconnected})
+	}
+	freed := time.Since(start)
+	if freed > quick.silence+time.Second {
+		t.Errorf("callers were let go after %s", freed)
+	}
+	again := time.Now()
+	if _, err := h.DomainXML(ctx, domainUUID(1)); !errors.Is(err, ErrHostBusy) && !errors.Is(err, ErrUnreachable) {
+		t.Errorf("the next call: %v", err)
+	}
+	if took := time.Since(again); took > 100*time.Millisecond {
+		t.Errorf("the next call took %s", took)
+	}
 	for range 10 {
 		start := time.Now()
 		if _, err := good.DomainXML(ctx, domainUUID(1)); err != nil {
@@ -243,6 +252,16 @@ func TestLibvirtdHangs(t *testing.T) {
 			t.Errorf("the neighbour took %s", took)
 		}
 	}
+	for range stuck {
+		if err := <-results; !errors.Is(err, ErrUnreachable) {
+			t.Errorf("a call that was under way: %v", err)
+		}
+	}
+	events.expect(t, Event{Kind: HostDisconnected})
+	t.Logf("Callers were let go after %s, the host was given up after %s", freed, time.Since(start))
+	if _, err := p.Get(testKey); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("the host: %v", err)
+	}
 	must(t, lab.SignalDaemon(syscall.SIGCONT))
 	start = time.Now()
 	connected(t, p, testKey)
@@ -250,6 +269,42 @@ func TestLibvirtdHangs(t *testing.T) {
 	events.expect(t, Event{Kind: HostConnected})
 	if _, err := h.DomainXML(ctx, domainUUID(1)); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLibvirtdHiccup stops a daemon for a moment: the connection stands, and calls are made again at once.
+func TestLibvirtdHiccup(t *testing.T) {
+	lab := hosttest.Libvirtd(t)
+	_, h, events := connect(t, socketURI(lab), quickly, func(p *Pool) { p.timing.pingDeadline = time.Minute })
+	ctx := testContext(t)
+	must(t, h.DefineDomain(ctx, domainXML("qemu", 1)))
+	events.forget()
+	must(t, lab.SignalDaemon(syscall.SIGSTOP))
+	underWay := make(chan error, 1)
+	go func() {
+		_, err := h.DomainXML(ctx, domainUUID(1))
+		underWay <- err
+	}()
+	eventually(t, "the host is suspected", func() error {
+		short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+		defer cancel()
+		if _, err := h.DomainXML(short, domainUUID(1)); !errors.Is(err, ErrHostBusy) {
+			return fmt.Errorf("got %w", err)
+		}
+		return nil
+	})
+	must(t, lab.SignalDaemon(syscall.SIGCONT))
+	start := time.Now()
+	must(t, <-underWay)
+	eventually(t, "the host is itself again", func() error {
+		_, err := h.DomainXML(ctx, domainUUID(1))
+		return err
+	})
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if slices.Contains(events.seen(), Event{Host: testKey, Kind: HostDisconnected}) {
+		t.Error("it was given up")
 	}
 }
 

@@ -173,12 +173,21 @@ func (s *session) memory(ctx context.Context, uuid string) (int64, error) {
 
 // measure asks for the memory of a domain that someone else defined.
 func (s *session) measure(uuid string) {
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
-	defer cancel()
-	memory, err := s.memory(ctx, uuid)
-	if err != nil {
-		return // it is gone again, or the host is, and the next session lists everything
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+		memory, err := s.memory(ctx, uuid)
+		cancel()
+		if err == nil {
+			s.inventory.measured(uuid, memory)
+			s.emit(Event{Kind: DomainChanged, UUID: uuid})
+		}
+		if !errors.Is(err, ErrHostBusy) {
+			return // otherwise it is gone again, or the host is, and the next session lists everything
+		}
+		select {
+		case <-time.After(doubtAfter):
+		case <-s.abandoned:
+			return
+		}
 	}
-	s.inventory.measured(uuid, memory)
-	s.emit(Event{Kind: DomainChanged, UUID: uuid})
 }

@@ -73,24 +73,6 @@ func TestQueue(t *testing.T) {
 	<-done
 }
 
-func TestLocksGiveUp(t *testing.T) {
-	var l locks
-	unlock, err := l.lock(t.Context(), "a")
-	must(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	if _, err := l.lock(ctx, "a"); !errors.Is(err, ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a held lock: %v", err)
-	}
-	if _, err := l.lock(t.Context(), "b"); err != nil {
-		t.Errorf("another lock: %v", err)
-	}
-	unlock()
-	if _, err := l.lock(t.Context(), "a"); err != nil {
-		t.Errorf("a released lock: %v", err)
-	}
-}
-
 func TestDivergence(t *testing.T) {
 	a := Reservation{MAC: "52:54:00:00:00:01", IP: "10.0.0.1", Name: "a"}
 	b := Reservation{MAC: "52:54:00:00:00:02", IP: "10.0.0.2", Name: "b"}

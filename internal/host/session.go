@@ -149,7 +149,7 @@ func (s *session) connections() []*connection {
 func (s *session) watch(ctx context.Context, t timing) error {
 	for _, c := range s.connections() {
 		go func() {
-			if err := c.watch(t.ping, t.pingDeadline); err != nil {
+			if err := c.watch(t); err != nil {
 				s.abandon(err)
 			}
 		}()
