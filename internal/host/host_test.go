@@ -43,6 +43,7 @@ var quick = timing{
 	silence:      500 * time.Millisecond,
 	dial:         5 * time.Second,
 	backoff:      20 * time.Millisecond,
+	soon:         500 * time.Millisecond,
 	maxBackoff:   500 * time.Millisecond,
 	resync:       time.Hour,
 }

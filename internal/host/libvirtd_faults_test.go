@@ -308,33 +308,6 @@ func TestLibvirtdHiccup(t *testing.T) {
 	}
 }
 
-// TestLibvirtdHalfOpen cuts the network under a connection, without a word to either end, and mends it.
-func TestLibvirtdHalfOpen(t *testing.T) {
-	lab := hosttest.Libvirtd(t)
-	access := hosttest.SSHD(t, lab)
-	p, events := newPool(t, quickly)
-	p.Set(testKey, sshConfig(t, access))
-	connected(t, p, testKey)
-	link := func(state string) {
-		t.Helper()
-		links, err := lab.Inside(testContext(t), "ip", "-o", "-4", "addr", "show", "to", lab.Addr().String()).Output()
-		if err != nil || len(strings.Fields(string(links))) < 2 {
-			t.Fatalf("looking for the link: %s, %v", links, err)
-		}
-		if out, err := lab.Inside(testContext(t), "ip", "link", "set", strings.Fields(string(links))[1], state).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-	}
-	link("down")
-	start := time.Now()
-	events.expect(t, Event{Kind: HostDisconnected})
-	t.Logf("Noticed after %s", time.Since(start))
-	link("up")
-	start = time.Now()
-	connected(t, p, testKey)
-	t.Logf("Connected %s after the network was mended", time.Since(start))
-}
-
 // TestSilence dials a peer that accepts and then says nothing.
 func TestSilence(t *testing.T) {
 	p, _ := newPool(t, quickly)

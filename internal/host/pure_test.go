@@ -34,19 +34,39 @@ func TestDelay(t *testing.T) {
 	for _, tt := range []struct {
 		failures, hanging int
 		random            float64
-		want              time.Duration
+		limit, want       time.Duration
 	}{
-		{0, 0, 0, 250 * time.Millisecond},
-		{0, 0, 1, 125 * time.Millisecond},
-		{1, 0, 0, 500 * time.Millisecond},
-		{5, 0, 0, 8 * time.Second},
-		{6, 0, 0, 15 * time.Second},
-		{1000, 0, 0, 15 * time.Second},
-		{6, 3, 0, 15 * time.Second},
-		{0, 10, 0, 150 * time.Second},
+		{0, 0, 0, time.Second, 250 * time.Millisecond},
+		{0, 0, 1, time.Second, 125 * time.Millisecond},
+		{1, 0, 0, time.Second, 500 * time.Millisecond},
+		{5, 0, 0, time.Second, time.Second},
+		{5, 0, 0, 15 * time.Second, 8 * time.Second},
+		{6, 0, 0, 15 * time.Second, 15 * time.Second},
+		{1000, 0, 0, 15 * time.Second, 15 * time.Second},
+		{6, 3, 0, 15 * time.Second, 15 * time.Second},
+		{0, 10, 0, time.Second, 150 * time.Second},
 	} {
-		if got := delay(tt.failures, tt.hanging, defaultTiming, tt.random); got != tt.want {
+		if got := delay(tt.failures, tt.hanging, defaultTiming, tt.limit, tt.random); got != tt.want {
 			t.Errorf("%d failures, %d hanging: got %s, want %s", tt.failures, tt.hanging, got, tt.want)
+		}
+	}
+}
+
+func TestLimit(t *testing.T) {
+	for _, tt := range []struct {
+		err    error
+		remote bool
+		outage time.Duration
+		want   time.Duration
+	}{
+		{ErrUnreachable, false, time.Hour, defaultTiming.soon},
+		{ErrUnreachable, true, time.Minute, defaultTiming.soon},
+		{ErrUnreachable, true, time.Hour, defaultTiming.maxBackoff},
+		{ErrAuth, true, 0, defaultTiming.maxBackoff},
+		{ErrCredentials, true, 0, defaultTiming.maxBackoff},
+	} {
+		if got := limit(tt.err, tt.remote, tt.outage, defaultTiming); got != tt.want {
+			t.Errorf("%v after %s: got %s, want %s", tt.err, tt.outage, got, tt.want)
 		}
 	}
 }
