@@ -97,7 +97,9 @@ func knock(ctx context.Context, address string) error {
 				if err == nil {
 					return nil
 				}
-				last = err
+				if ctx.Err() == nil { // otherwise that is why
+					last = err
+				}
 			case <-again.C:
 				next = true
 			case <-ctx.Done():
