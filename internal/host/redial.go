@@ -70,8 +70,8 @@ const (
 	// knockInterval is the time between two connections that are tried, which go on side by side: one to a host that is
 	// down may hang for long after the host is back.
 	knockInterval = 500 * time.Millisecond
-	// knockWindow is how long it is tried before the failure is told.
-	knockWindow = 2 * time.Second
+	// knockWindow is how long it is tried before the failure is told. It doesn't end as a new try begins.
+	knockWindow = 7 * knockInterval / 2
 )
 
 // knock waits for something to accept a connection at a TCP address, which is closed at once. It costs a host that is
@@ -97,9 +97,7 @@ func knock(ctx context.Context, address string) error {
 				if err == nil {
 					return nil
 				}
-				if ctx.Err() == nil { // otherwise that is why
-					last = err
-				}
+				last = err
 			case <-again.C:
 				next = true
 			case <-ctx.Done():
