@@ -213,7 +213,11 @@ func (h *Host) dial(ctx context.Context, cfg Config, address string, knocking bo
 	h.mu.Lock()
 	before := h.before
 	h.mu.Unlock()
-	return openSession(ctx, endpoint.uri, open, &h.calls, before, h.emit)
+	s, err := openSession(ctx, endpoint.uri, open, &h.calls, before, h.emit)
+	if err != nil {
+		return nil, diagnose(ctx, cfg, err)
+	}
+	return s, nil
 }
 
 // open dials once. libvirt may hang in it for as long as a peer that accepted the connection says nothing, so it is
@@ -242,7 +246,7 @@ func (h *Host) open(ctx context.Context, endpoint *endpoint) (*libvirt.Connect, 
 	}()
 	select {
 	case r := <-opened:
-		return r.conn, classify(r.err)
+		return r.conn, endpoint.tell(r.err)
 	case <-ctx.Done():
 		return nil, released(ctx, "connecting")
 	}

@@ -53,7 +53,7 @@ func TestParseAccepts(t *testing.T) {
 
 func TestAddress(t *testing.T) {
 	for raw, want := range map[string]string{
-		"qemu:///system":                             "",
+		"qemu:///system": "",
 		"qemu+libssh2://root@203.0.113.11/system":    "203.0.113.11:22",
 		"qemu+libssh://root@[2001:db8::1]:23/system": "[2001:db8::1]:23",
 		"qemu+tls://kvm1.example.org/system":         "kvm1.example.org:16514",
