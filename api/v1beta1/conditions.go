@@ -42,6 +42,10 @@ const (
 	// LibvirtHost.spec.uri; work goes on by itself once it answers.
 	HostUnreachableReason = "HostUnreachable"
 
+	// HostBusyReason says that a host doesn't answer for the moment, or that enough calls wait for it already. It is tried
+	// again within seconds; if it goes on, see what slows the host down, its storage first of all.
+	HostBusyReason = "HostBusy"
+
 	// LibvirtErrorReason says that libvirt refused a request with the error in the message. It is tried again with
 	// growing intervals.
 	LibvirtErrorReason = "LibvirtError"

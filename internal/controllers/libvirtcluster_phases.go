@@ -105,7 +105,7 @@ func (r *LibvirtClusterReconciler) leaveHosts(ctx context.Context, s *clusterSco
 		if len(machines) > 0 {
 			continue
 		}
-		if err := r.removeNetwork(ctx, s, name); err != nil && !errors.Is(err, host.ErrUnreachable) {
+		if err := r.removeNetwork(ctx, s, name); err != nil && !errors.Is(err, host.ErrUnreachable) && !errors.Is(err, host.ErrHostBusy) {
 			return err
 		} else if err != nil {
 			continue

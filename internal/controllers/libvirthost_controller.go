@@ -183,7 +183,7 @@ func (r *LibvirtHostReconciler) reconcileConnection(ctx context.Context, s *host
 	switch {
 	case errors.Is(err, host.ErrAuth):
 		return &waiting{reason: infrav1.HostAuthenticationFailedReason, after: secretInterval, message: fmt.Sprintf(
-			"connecting to spec.uri: %s: correct the Secret of spec.credentialsRef", err)}
+			"connecting to spec.uri with the Secret of spec.credentialsRef: %s", err)}
 	case errors.Is(err, host.ErrCredentials):
 		return &waiting{reason: infrav1.HostCredentialsNotFoundReason, after: secretInterval, message: fmt.Sprintf(
 			"reading the Secret of spec.credentialsRef: %s", err)}

@@ -140,7 +140,7 @@ func TestHostNeedsTheRightCredentials(t *testing.T) {
 	}}
 	s.create(secret)
 	s.expectCondition(kvm1, infrav1.HostConnectedCondition, metav1.ConditionFalse, infrav1.HostAuthenticationFailedReason,
-		"correct the Secret of spec.credentialsRef")
+		"with the Secret of spec.credentialsRef")
 
 	change(s, secret, func(secret *corev1.Secret) { secret.Data["ssh-privatekey"] = file(t, access.Key) })
 	s.expectReady(kvm1)

@@ -143,7 +143,7 @@ func (r *LibvirtMachineReconciler) start(ctx context.Context, s *machineScope) e
 }
 
 func (r *LibvirtMachineReconciler) startFailed(s *machineScope, err error) error {
-	if errors.Is(err, host.ErrUnreachable) || errors.Is(err, host.ErrTimeout) {
+	if errors.Is(err, host.ErrUnreachable) || errors.Is(err, host.ErrTimeout) || errors.Is(err, host.ErrHostBusy) {
 		return err
 	}
 	message := fmt.Sprintf("domain %s didn't start on host %s: %s", s.domain.Name, s.libvirtHost.Name, err)

@@ -26,6 +26,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kerrors "k8s.io/apimachinery/pkg/util/errors"
+	utilwait "k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/cluster-api/util/conditions"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -64,8 +65,7 @@ func (w *waiting) Error() string {
 func runPhases[S any](ctx context.Context, object conditions.Setter, scope S, phases []phase[S]) (ctrl.Result, error) {
 	for i, p := range phases {
 		err := p.run(ctx, scope)
-		var wait *waiting
-		if errors.As(err, &wait) && wait.keep && conditions.Has(object, p.condition) {
+		if keeps(object, p.condition, err) {
 			return phaseResult(err)
 		}
 		conditions.Set(object, phaseCondition(p.condition, p.reason, err))
@@ -83,6 +83,19 @@ func runPhases[S any](ctx context.Context, object conditions.Setter, scope S, ph
 		return phaseResult(err)
 	}
 	return ctrl.Result{}, nil
+}
+
+// keeps tells that a condition stays as it is, because what a phase returned says nothing new. A host that is too busy
+// for a call makes nothing untrue.
+func keeps(object conditions.Setter, conditionType string, err error) bool {
+	var wait *waiting
+	switch {
+	case errors.As(err, &wait):
+		return wait.keep && conditions.Has(object, conditionType)
+	case errors.Is(err, host.ErrHostBusy):
+		return conditions.IsTrue(object, conditionType)
+	}
+	return false
 }
 
 // connected returns the connection to a host. While the first connection of this process is under way, as after a start
@@ -139,6 +152,8 @@ func phaseCondition(conditionType, reason string, err error) metav1.Condition {
 		if wait.unknown {
 			condition.Status = metav1.ConditionUnknown
 		}
+	case errors.Is(err, host.ErrHostBusy):
+		condition.Status, condition.Reason = metav1.ConditionUnknown, infrav1.HostBusyReason
 	case errors.Is(err, host.ErrUnreachable), errors.Is(err, host.ErrTimeout):
 		condition.Status, condition.Reason = metav1.ConditionUnknown, infrav1.HostUnreachableReason
 	case errors.As(err, &libvirtError), errors.Is(err, host.ErrNoSpace):
@@ -156,12 +171,17 @@ const noSpaceInterval = 30 * time.Second
 // the reconciler, unless the connection turns out to have been alive all along.
 const unreachableInterval = time.Minute
 
+// busyInterval is about when to try again what a host was too busy for; not all at once.
+const busyInterval = 2 * time.Second
+
 // phaseResult is what the reconciler returns for what a phase returned.
 func phaseResult(err error) (ctrl.Result, error) {
 	var wait *waiting
 	switch {
 	case errors.As(err, &wait):
 		return ctrl.Result{RequeueAfter: wait.after}, nil
+	case errors.Is(err, host.ErrHostBusy):
+		return ctrl.Result{RequeueAfter: utilwait.Jitter(busyInterval, 0.5)}, nil
 	case errors.Is(err, host.ErrUnreachable):
 		return ctrl.Result{RequeueAfter: unreachableInterval}, nil
 	case errors.Is(err, host.ErrNoSpace):

@@ -18,9 +18,9 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"libvirt.org/go/libvirt"
 )
@@ -41,6 +41,8 @@ type connection struct {
 	libvirt *libvirt.Connect
 	calls   *gate
 	slots   chan struct{}
+	room    room
+	pulse   *pulse
 	// suspect asks for a ping right now, because a call passed its deadline.
 	suspect chan struct{}
 	// abandoned is closed when the session gives up on the host: callers are let go at once.
@@ -58,6 +60,7 @@ func newConnection(conn *libvirt.Connect, calls *gate, abandoned <-chan struct{}
 		libvirt:   conn,
 		calls:     calls,
 		slots:     make(chan struct{}, callsInFlight),
+		pulse:     newPulse(),
 		suspect:   make(chan struct{}, 1),
 		abandoned: abandoned,
 	}
@@ -76,6 +79,7 @@ func call[T any](ctx context.Context, c *connection, procedure string, f func() 
 		err   error
 	}
 	done := make(chan result, 1)
+	answered := c.pulse.ask()
 	go func() {
 		defer c.release()
 		var value T
@@ -83,11 +87,16 @@ func call[T any](ctx context.Context, c *connection, procedure string, f func() 
 			value, err = f()
 			return err
 		})
+		answered()
 		done <- result{value, err}
 	}()
 	select {
 	case r := <-done:
-		return r.value, classify(r.err)
+		err := classify(r.err)
+		if errors.Is(err, ErrUnreachable) {
+			c.doubt()
+		}
+		return r.value, err
 	case <-c.abandoned:
 		return none, fmt.Errorf("%s: %w: the connection broke during the call", procedure, ErrUnreachable)
 	case <-ctx.Done():
@@ -104,14 +113,10 @@ func do(ctx context.Context, c *connection, procedure string, f func() error) er
 
 // acquire waits for one of the connection's slots.
 func (c *connection) acquire(ctx context.Context) error {
-	select {
-	case c.slots <- struct{}{}:
-	case <-c.abandoned:
-		return fmt.Errorf("%w: the connection broke", ErrUnreachable)
-	case <-ctx.Done():
-		c.doubt()
-		return released(ctx, "waiting for earlier calls to the host")
+	if err := c.wait(ctx, c.slots, "earlier calls to the host"); err != nil {
+		return err
 	}
+	c.room.move()
 	if !c.enter() {
 		<-c.slots
 		return fmt.Errorf("%w: the connection is closed", ErrUnreachable)
@@ -122,6 +127,7 @@ func (c *connection) acquire(ctx context.Context) error {
 func (c *connection) release() {
 	c.inFlight.Done()
 	<-c.slots
+	c.room.move()
 }
 
 // enter registers a user of the C connection, unless it is being closed.
@@ -143,48 +149,6 @@ func (c *connection) doubt() {
 	}
 }
 
-// watch pings the peer regularly, and at once when a call passed its deadline, until the connection is abandoned or a
-// ping fails. Keepalives alone don't see a daemon whose event loop lives but whose workers hang.
-func (c *connection) watch(interval, deadline time.Duration) error {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-c.abandoned:
-			return nil
-		case <-ticker.C:
-		case <-c.suspect:
-		}
-		if err := c.ping(deadline); err != nil {
-			return err
-		}
-	}
-}
-
-// ping makes one cheap round trip outside the slots, which may all be taken by calls that hang.
-func (c *connection) ping(deadline time.Duration) error {
-	if !c.enter() {
-		return nil
-	}
-	done := make(chan error, 1)
-	go func() {
-		defer c.inFlight.Done()
-		c.calls.add("connectGetLibVersion")
-		_, err := c.libvirt.GetLibVersion()
-		done <- classify(err)
-	}()
-	timer := time.NewTimer(deadline)
-	defer timer.Stop()
-	select {
-	case err := <-done:
-		return err
-	case <-c.abandoned:
-		return nil
-	case <-timer.C:
-		return fmt.Errorf("%w: the host did not answer within %s", ErrTimeout, deadline)
-	}
-}
-
 // close ends the connection when its last call has come back, which may be long after its callers were let go. forget
 // frees the objects that hold the connection open.
 func (c *connection) close(forget func()) {
@@ -197,40 +161,4 @@ func (c *connection) close(forget func()) {
 	}
 	forget()
 	_, _ = c.libvirt.Close()
-}
-
-// gate is the one place that every call to a host passes. It counts them by procedure.
-type gate struct {
-	intercept Intercept
-
-	mu    sync.Mutex
-	calls map[string]uint64
-}
-
-// pass makes a call, or leaves it to the interceptor.
-func (g *gate) pass(procedure string, call func() error) error {
-	g.add(procedure)
-	if g.intercept == nil {
-		return call()
-	}
-	return g.intercept(procedure, call)
-}
-
-func (g *gate) add(procedure string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.calls == nil {
-		g.calls = map[string]uint64{}
-	}
-	g.calls[procedure]++
-}
-
-func (g *gate) snapshot() map[string]uint64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	calls := make(map[string]uint64, len(g.calls))
-	for procedure, n := range g.calls {
-		calls[procedure] = n
-	}
-	return calls
 }

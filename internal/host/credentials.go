@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"libvirt.org/go/libvirt"
 
@@ -85,6 +86,17 @@ func prepare(cfg Config) (*endpoint, error) {
 }
 
 func (e *endpoint) remove() { _ = os.RemoveAll(e.dir) }
+
+// tell gives an error of dialling its kind, and leaves out of its text where the credentials were for a moment: that
+// would be another place next time.
+func (e *endpoint) tell(err error) error {
+	var cause libvirt.Error
+	if errors.As(err, &cause) {
+		cause.Message = strings.ReplaceAll(cause.Message, e.dir+"/", "")
+		err = cause
+	}
+	return classify(err)
+}
 
 // auth answers libvirt's questions for a name and a password. Without a password it is nil, so that nothing can ask.
 func (e *endpoint) auth() *libvirt.ConnectAuth {

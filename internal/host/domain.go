@@ -258,7 +258,7 @@ func (h *Host) UndefineDomain(ctx context.Context, uuid string) error {
 		return err
 	}
 	err = doOnDomain(ctx, s, uuid, "domainUndefineFlags", func(dom *libvirt.Domain) error {
-		err := dom.UndefineFlags(undefineFlags(s.test, s.libVersion))
+		err := dom.UndefineFlags(undefineFlags(s.test))
 		if err == nil {
 			s.inventory.remove(uuid)
 		}
@@ -273,16 +273,12 @@ func (h *Host) UndefineDomain(ctx context.Context, uuid string) error {
 	return nil
 }
 
-// undefineFlags gives the flags that the driver knows. A real host takes that for NVRAM whether or not the domain has
-// any, and the one for TPM since libvirt 8.9.
-func undefineFlags(test bool, libVersion uint32) libvirt.DomainUndefineFlagsValues {
+// undefineFlags gives the flags that the driver knows. A real host takes those for NVRAM and TPM state whether or not the
+// domain has any.
+func undefineFlags(test bool) libvirt.DomainUndefineFlagsValues {
 	flags := libvirt.DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
 	if test {
 		return flags
 	}
-	flags |= libvirt.DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | libvirt.DOMAIN_UNDEFINE_NVRAM
-	if libVersion >= 8_009_000 {
-		flags |= libvirt.DOMAIN_UNDEFINE_TPM
-	}
-	return flags
+	return flags | libvirt.DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | libvirt.DOMAIN_UNDEFINE_NVRAM | libvirt.DOMAIN_UNDEFINE_TPM
 }

@@ -48,6 +48,9 @@ var (
 	ErrInactive = errors.New("not active")
 	// ErrBusy means that the object is locked by another operation; trying again later may work.
 	ErrBusy = errors.New("busy")
+	// ErrHostBusy means that the call was not made, because the host doesn't answer for the moment, or is slow and has
+	// enough callers waiting. It is an ErrBusy. The connection stands.
+	ErrHostBusy = fmt.Errorf("host %w", ErrBusy)
 )
 
 // Error is an error that libvirt reported, with its kind.

@@ -33,14 +33,12 @@ const (
 	HostConnected EventKind = "HostConnected"
 	// HostDisconnected means the host is out of reach, or for another reason than before; its domains may well be running.
 	HostDisconnected EventKind = "HostDisconnected"
-	// DomainChanged means a domain was defined or removed, changed its state, or its guest agent came or went.
+	// DomainChanged means a domain was defined or removed, or changed its state.
 	DomainChanged EventKind = "DomainChanged"
 	// NetworkChanged means a network was defined, removed, started or stopped.
 	NetworkChanged EventKind = "NetworkChanged"
 	// StoragePoolChanged means a pool was defined, removed, started or stopped.
 	StoragePoolChanged EventKind = "StoragePoolChanged"
-	// StoragePoolRefreshed means the volumes of a pool were read anew, as libvirt does after each upload.
-	StoragePoolRefreshed EventKind = "StoragePoolRefreshed"
 )
 
 // Event tells that something changed on a host. It carries no state: read that from the Host.
@@ -114,7 +112,8 @@ func (q *queue) run(ctx context.Context) {
 	}
 }
 
-// subscribe registers the callbacks of a session. They run on the one event-loop goroutine of the process, so they only
+// subscribe registers the callbacks of a session, each of which is a call: no more of them than are needed. An I/O error
+// that stops a domain is a lifecycle event, too. They run on the one event-loop goroutine of the process, so they only
 // note what happened and never call the host. Drivers that lack an event are fine.
 func (s *session) subscribe(ctx context.Context) error {
 	conn, storage := s.control.libvirt, s.storage.libvirt
@@ -128,16 +127,6 @@ func (s *session) subscribe(ctx context.Context) error {
 			return conn.DomainEventLifecycleRegister(nil, s.onDomainLifecycle)
 		}, conn.DomainEventDeregister},
 		{s.control, "connectDomainEventCallbackRegisterAny", func() (int, error) {
-			return conn.DomainEventIOErrorReasonRegister(nil, func(_ *libvirt.Connect, dom *libvirt.Domain, _ *libvirt.DomainEventIOErrorReason) {
-				s.onDomain(dom)
-			})
-		}, conn.DomainEventDeregister},
-		{s.control, "connectDomainEventCallbackRegisterAny", func() (int, error) {
-			return conn.DomainEventAgentLifecycleRegister(nil, func(_ *libvirt.Connect, dom *libvirt.Domain, _ *libvirt.DomainEventAgentLifecycle) {
-				s.onDomain(dom)
-			})
-		}, conn.DomainEventDeregister},
-		{s.control, "connectDomainEventCallbackRegisterAny", func() (int, error) {
 			return conn.DomainEventControlErrorRegister(nil, func(_ *libvirt.Connect, dom *libvirt.Domain) {
 				if uuid, err := dom.GetUUIDString(); err == nil {
 					s.doubt(uuid, true)
@@ -149,11 +138,6 @@ func (s *session) subscribe(ctx context.Context) error {
 		}, conn.NetworkEventDeregister},
 		{s.storage, "connectStoragePoolEventRegisterAny", func() (int, error) {
 			return storage.StoragePoolEventLifecycleRegister(nil, s.onPoolLifecycle)
-		}, storage.StoragePoolEventDeregister},
-		{s.storage, "connectStoragePoolEventRegisterAny", func() (int, error) {
-			return storage.StoragePoolEventRefreshRegister(nil, func(_ *libvirt.Connect, pool *libvirt.StoragePool) {
-				s.onPoolRefresh(pool)
-			})
 		}, storage.StoragePoolEventDeregister},
 	}
 	for _, r := range registrations {
@@ -195,12 +179,6 @@ func (s *session) onDomainLifecycle(_ *libvirt.Connect, dom *libvirt.Domain, eve
 	}
 }
 
-func (s *session) onDomain(dom *libvirt.Domain) {
-	if uuid, err := dom.GetUUIDString(); err == nil {
-		s.emit(Event{Kind: DomainChanged, UUID: uuid})
-	}
-}
-
 func (s *session) onNetworkLifecycle(_ *libvirt.Connect, net *libvirt.Network, event *libvirt.NetworkEventLifecycle) {
 	uuid, err := net.GetUUIDString()
 	if err != nil {
@@ -226,10 +204,4 @@ func (s *session) onPoolLifecycle(_ *libvirt.Connect, pool *libvirt.StoragePool,
 		s.pools.put(name, pool)
 	}
 	s.emit(Event{Kind: StoragePoolChanged, Name: name})
-}
-
-func (s *session) onPoolRefresh(pool *libvirt.StoragePool) {
-	if name, err := pool.GetName(); err == nil {
-		s.emit(Event{Kind: StoragePoolRefreshed, Name: name})
-	}
 }

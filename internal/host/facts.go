@@ -60,6 +60,10 @@ func (h *Host) facts(ctx context.Context) (Facts, error) {
 	if err != nil {
 		return Facts{}, err
 	}
+	library, err := call(ctx, s.control, "connectGetLibVersion", conn.GetLibVersion)
+	if err != nil {
+		return Facts{}, err
+	}
 	version, err := call(ctx, s.control, "connectGetVersion", conn.GetVersion)
 	if err != nil {
 		return Facts{}, err
@@ -89,7 +93,7 @@ func (h *Host) facts(ctx context.Context) (Facts, error) {
 	}
 	return Facts{
 		Hostname:          hostname,
-		LibvirtVersion:    versionString(s.libVersion),
+		LibvirtVersion:    versionString(library),
 		HypervisorVersion: versionString(version),
 		Architecture:      architecture(node.Model),
 		CPUs:              int(node.Cpus),

@@ -27,13 +27,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
 	"libvirt.org/go/libvirt"
+
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hosturi"
 )
 
 // Upload writes exactly size bytes of r to an existing volume.
@@ -66,17 +67,22 @@ type Host struct {
 // timing is how a host is watched and dialled.
 type timing struct {
 	ping, pingDeadline time.Duration
-	dial               time.Duration
-	backoff            time.Duration
-	maxBackoff         time.Duration
-	resync             time.Duration
+	// silence is how long a ping may go without an answer before nobody waits for the host any more.
+	silence time.Duration
+	dial    time.Duration
+	// backoff is the first pause between two dials. Pauses grow to soon, where a dial costs next to nothing, and
+	// otherwise to maxBackoff.
+	backoff, soon, maxBackoff time.Duration
+	resync                    time.Duration
 }
 
 var defaultTiming = timing{
 	ping:         5 * time.Second,
 	pingDeadline: 10 * time.Second,
+	silence:      time.Second,
 	dial:         30 * time.Second,
 	backoff:      250 * time.Millisecond,
+	soon:         750 * time.Millisecond,
 	maxBackoff:   15 * time.Second,
 	resync:       10 * time.Minute,
 }
@@ -84,14 +90,14 @@ var defaultTiming = timing{
 // ErrConnecting means that the first attempt to connect has not ended yet.
 var ErrConnecting = errors.New("not connected yet")
 
-func newHost(key string, log logr.Logger, upload Upload, intercept Intercept, timing timing, events *queue) *Host {
+func (p *Pool) newHost(key string) *Host {
 	return &Host{
 		key:    key,
-		log:    log.WithValues("host", key),
-		upload: upload,
-		calls:  gate{intercept: intercept},
-		timing: timing,
-		events: events,
+		log:    p.log.WithValues("host", key),
+		upload: p.upload,
+		calls:  gate{host: key, intercept: p.intercept, observe: p.observe},
+		timing: p.timing,
+		events: p.events,
 		hurry:  make(chan struct{}, 1),
 		err:    ErrConnecting,
 	}
@@ -117,16 +123,21 @@ func (h *Host) emit(event Event) {
 
 // run keeps a session open until ctx ends.
 func (h *Host) run(ctx context.Context, cfg Config) {
-	for failures := 0; ctx.Err() == nil; {
-		s, err := h.dial(ctx, cfg)
+	uri, _ := hosturi.Parse(cfg.URI) // what is wrong with it is told by dialling
+	address := uri.Address()
+	// knocking is set while it isn't known whether anything is there to answer.
+	knocking := false
+	for failures, since := 0, time.Now(); ctx.Err() == nil; {
+		s, err := h.dial(ctx, cfg, address, knocking)
 		if err != nil {
 			h.lost(err)
 			h.log.V(2).Info("Failed to connect", "error", err.Error(), "failures", failures)
-			h.pause(ctx, failures)
+			if knocking = address != "" && (errors.Is(err, ErrTimeout) || errors.Is(err, errNoAnswer)); !knocking {
+				h.pause(ctx, failures, limit(err, address != "", time.Since(since), h.timing))
+			}
 			failures++
 			continue
 		}
-		failures = 0
 		h.found(s)
 		err = s.watch(ctx, h.timing)
 		h.lost(err)
@@ -136,7 +147,8 @@ func (h *Host) run(ctx context.Context, cfg Config) {
 			wait(closed, h.timing.pingDeadline)
 			return
 		}
-		h.pause(ctx, failures)
+		failures, since, knocking = 0, time.Now(), address != ""
+		h.pause(ctx, failures, h.timing.soon)
 	}
 }
 
@@ -182,8 +194,14 @@ func (h *Host) lost(err error) {
 	}
 }
 
-// dial opens a session. The credentials exist as files only while it does.
-func (h *Host) dial(ctx context.Context, cfg Config) (*session, error) {
+// dial opens a session, if need be once something accepts connections at the address. The credentials exist as files
+// only while it does.
+func (h *Host) dial(ctx context.Context, cfg Config, address string, knocking bool) (*session, error) {
+	if knocking {
+		if err := knock(ctx, address); err != nil {
+			return nil, err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, h.timing.dial)
 	defer cancel()
 	endpoint, err := prepare(cfg)
@@ -195,7 +213,11 @@ func (h *Host) dial(ctx context.Context, cfg Config) (*session, error) {
 	h.mu.Lock()
 	before := h.before
 	h.mu.Unlock()
-	return openSession(ctx, endpoint.uri, open, &h.calls, before, h.emit)
+	s, err := openSession(ctx, endpoint.uri, open, &h.calls, before, h.emit)
+	if err != nil {
+		return nil, diagnose(ctx, cfg, err)
+	}
+	return s, nil
 }
 
 // open dials once. libvirt may hang in it for as long as a peer that accepted the connection says nothing, so it is
@@ -224,32 +246,8 @@ func (h *Host) open(ctx context.Context, endpoint *endpoint) (*libvirt.Connect, 
 	}()
 	select {
 	case r := <-opened:
-		return r.conn, classify(r.err)
+		return r.conn, endpoint.tell(r.err)
 	case <-ctx.Done():
 		return nil, released(ctx, "connecting")
 	}
-}
-
-// pause waits between two attempts to connect.
-func (h *Host) pause(ctx context.Context, failures int) {
-	timer := time.NewTimer(delay(failures, int(h.dialing.Load()), h.timing, rand.Float64()))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-h.hurry:
-	case <-ctx.Done():
-	}
-}
-
-// delay is the time until the next attempt: doubling from backoff to maxBackoff, with up to half of it taken off at
-// random. Each dial that hangs holds a thread, so when there are several the attempts become rare, but never end.
-func delay(failures, hanging int, t timing, random float64) time.Duration {
-	d := t.maxBackoff
-	if failures < 16 {
-		d = min(t.backoff<<failures, t.maxBackoff)
-	}
-	if hanging > 3 {
-		d = time.Duration(hanging) * t.maxBackoff
-	}
-	return d - time.Duration(random*float64(d)/2)
 }

@@ -39,9 +39,11 @@ const testTimeout = 30 * time.Second
 // quick is the timing of tests: as the default one, but for impatient people.
 var quick = timing{
 	ping:         200 * time.Millisecond,
-	pingDeadline: time.Second,
+	pingDeadline: 2 * time.Second,
+	silence:      500 * time.Millisecond,
 	dial:         5 * time.Second,
 	backoff:      20 * time.Millisecond,
+	soon:         500 * time.Millisecond,
 	maxBackoff:   500 * time.Millisecond,
 	resync:       time.Hour,
 }

@@ -42,6 +42,8 @@ func TestLibvirtdCalls(t *testing.T) {
 			ctx, uuid, seed := testContext(t), domainUUID(1), []byte("seed")
 			must(t, h.EnsureDirPool(ctx, "seeds", "/var/lib/libvirt/seeds"))
 			must(t, h.EnsureNetwork(ctx, networkXML(networkUUID, "nodes", "10.7.0")))
+			_, err := h.StoragePool(ctx, "default") // is looked up once per connection
+			must(t, err)
 			if others > 0 {
 				s, err := h.current()
 				must(t, err)
@@ -69,13 +71,13 @@ func TestLibvirtdCalls(t *testing.T) {
 				}
 			}
 			// The first machine in a network reads its reservations, which are remembered from then on.
-			_, err := h.Reserve(ctx, networkUUID, "52:00:00:00:00:99", "other", pickNext)
+			_, err = h.Reserve(ctx, networkUUID, "52:00:00:00:00:99", "other", pickNext)
 			must(t, err)
 			create := func() error { return h.CreateVolume(ctx, "default", volumeXML("root", "qcow2", 1<<30)) }
 			// connectSupportsFeature is libvirt's own doing, at each networkUpdate.
 			count("1 connectSupportsFeature, 1 domainCreateWithFlags, 1 domainDefineXML, 1 domainSetAutostart, 1 networkUpdate, 1 storageVolUpload, 2 storageVolCreateXML", 8,
 				func() error {
-					_, err := h.Reserve(ctx, networkUUID, mac, "one", pickNext)
+					_, err = h.Reserve(ctx, networkUUID, mac, "one", pickNext)
 					return err
 				},
 				create,

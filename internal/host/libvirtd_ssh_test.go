@@ -27,13 +27,9 @@ import (
 
 func sshConfig(t *testing.T, access *hosttest.SSH) Config {
 	t.Helper()
-	key, err := os.ReadFile(access.Key)
-	must(t, err)
-	known, err := os.ReadFile(access.KnownHosts)
-	must(t, err)
 	return Config{
 		URI:         "qemu+libssh2://root@" + access.Addr + "/system",
-		Credentials: Credentials{SSHPrivateKey: key, KnownHosts: known},
+		Credentials: Credentials{SSHPrivateKey: content(t, access.Key), KnownHosts: content(t, access.KnownHosts)},
 	}
 }
 
@@ -44,39 +40,28 @@ func TestLibvirtdSSH(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(*Config)
-		want   error
+		kind   error
+		says   string
 	}{
-		{"right", func(*Config) {}, nil},
-		{"libssh", func(c *Config) { c.URI = strings.Replace(c.URI, "libssh2", "libssh", 1) }, nil},
-		{"wrong key", func(c *Config) {
-			key, err := os.ReadFile(hosttest.SSHKey(t))
-			must(t, err)
-			c.Credentials.SSHPrivateKey = key
-		}, ErrAuth},
+		{"right", func(*Config) {}, nil, ""},
+		{"libssh", func(c *Config) { c.URI = strings.Replace(c.URI, "libssh2", "libssh", 1) }, nil, ""},
+		{"wrong key", func(c *Config) { c.Credentials.SSHPrivateKey = content(t, hosttest.SSHKey(t)) }, ErrAuth,
+			"the host " + access.Addr + " refuses the key (ssh-privatekey) for user root"},
+		{"broken key", func(c *Config) { c.Credentials.SSHPrivateKey = []byte("key") }, ErrAuth, "the key (ssh-privatekey) can't be read"},
 		{"impostor", func(c *Config) {
-			public, err := os.ReadFile(hosttest.SSHKey(t) + ".pub")
-			must(t, err)
-			c.Credentials.KnownHosts = append([]byte(access.Addr+" "), public...)
-		}, ErrUnreachable},
-		{"unknown", func(c *Config) { c.Credentials.KnownHosts = []byte("# nobody\n") }, ErrUnreachable},
-		{"no key", func(c *Config) { c.Credentials.SSHPrivateKey = nil }, ErrInvalid},
+			c.Credentials.KnownHosts = append([]byte(access.Addr+" "), content(t, hosttest.SSHKey(t)+".pub")...)
+		}, ErrAuth, "the host key of " + access.Addr + " is not the one in known_hosts"},
+		{"unknown", func(c *Config) { c.Credentials.KnownHosts = []byte("# nobody\n") }, ErrAuth, "known_hosts has no key of the host " + access.Addr},
+		{"no key", func(c *Config) { c.Credentials.SSHPrivateKey = nil }, ErrCredentials, "they lack ssh-privatekey or known_hosts"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := right
 			tt.change(&cfg)
-			p, _ := newPool(t, quickly)
-			p.Set(testKey, cfg)
-			var err error
-			eventually(t, "the answer", func() error {
-				if _, err = p.Get(testKey); errors.Is(err, ErrConnecting) {
-					return err
-				}
-				return nil
-			})
-			if !errors.Is(err, tt.want) {
-				t.Errorf("got %v, want %v", err, tt.want)
+			if err := answer(t, cfg); tt.kind != nil {
+				expectRefusal(t, err, tt.kind, tt.says)
+			} else if err != nil {
+				t.Error(err)
 			}
-			t.Logf("the error is: %v", err)
 			eventually(t, "no credentials are left on the disk", func() error {
 				left, err := os.ReadDir(os.Getenv("TMPDIR"))
 				for _, entry := range left {
@@ -88,4 +73,11 @@ func TestLibvirtdSSH(t *testing.T) {
 			})
 		})
 	}
+}
+
+func content(t *testing.T, path string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	must(t, err)
+	return content
 }

@@ -20,29 +20,24 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"libvirt.org/go/libvirt"
 )
 
-// list reads the host's domains, networks and pools and keeps their handles.
+// weighTimeout is how long the host may take to tell the sizes of all running domains at once. Longer means that one of
+// them hangs, and has no bearing on the others.
+const weighTimeout = 3 * time.Second
+
+// list reads the host's domains: three calls, however many there are.
 func (s *session) list(ctx context.Context, before map[string]Domain) error {
-	domains, err := s.listDomains(ctx, 0)
+	entries, err := s.survey(ctx)
 	if err != nil {
 		return err
 	}
-	transient, err := s.listDomains(ctx, libvirt.CONNECT_LIST_DOMAINS_TRANSIENT)
-	if err != nil {
+	recall(entries, before)
+	if err := s.weigh(ctx, entries); err != nil {
 		return err
-	}
-	if err := s.listNetworksAndPools(ctx); err != nil {
-		return err
-	}
-	entries, err := s.inspect(ctx, domains)
-	if err != nil {
-		return err
-	}
-	for k := range entries {
-		_, entries[k].transient = transient[entries[k].UUID]
 	}
 	for _, uuid := range s.inventory.load(entries, before) {
 		go s.measure(uuid)
@@ -50,92 +45,107 @@ func (s *session) list(ctx context.Context, before map[string]Domain) error {
 	return nil
 }
 
-// listDomains returns the names of domains by UUID and keeps their handles.
-func (s *session) listDomains(ctx context.Context, filter libvirt.ConnectListAllDomainsFlags) (map[string]string, error) {
-	return call(ctx, s.control, "connectListAllDomains", func() (map[string]string, error) {
-		doms, err := s.control.libvirt.ListAllDomains(filter)
-		names := map[string]string{}
-		for k := range doms {
-			uuid, uerr := doms[k].GetUUIDString()
-			name, nerr := doms[k].GetName()
-			if !s.domains.has(uuid) {
-				s.domains.put(uuid, &doms[k])
-			}
-			names[uuid] = name
-			err = errors.Join(err, uerr, nerr, doms[k].Free())
-		}
-		return names, err
-	})
-}
-
-func (s *session) listNetworksAndPools(ctx context.Context) error {
-	err := do(ctx, s.control, "connectListAllNetworks", func() error {
-		nets, err := s.control.libvirt.ListAllNetworks(0)
-		for k := range nets {
-			uuid, uerr := nets[k].GetUUIDString()
-			s.networks.put(uuid, &nets[k])
-			err = errors.Join(err, uerr, nets[k].Free())
-		}
-		return err
-	})
+// survey reads the states of all domains and keeps their handles. It asks no hypervisor, of which one may hang.
+func (s *session) survey(ctx context.Context) ([]entry, error) {
+	persistent, err := s.listDomains(ctx, libvirt.CONNECT_LIST_DOMAINS_PERSISTENT)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return do(ctx, s.storage, "connectListAllStoragePools", func() error {
-		pools, err := s.storage.libvirt.ListAllStoragePools(0)
-		for k := range pools {
-			name, nerr := pools[k].GetName()
-			s.pools.put(name, &pools[k])
-			err = errors.Join(err, nerr, pools[k].Free())
-		}
-		return err
-	})
+	entries, err := s.stats(ctx, libvirt.DOMAIN_STATS_STATE, 0)
+	if err != nil {
+		return nil, err
+	}
+	for k, e := range entries {
+		// One that was defined since is taken for transient until its event is applied.
+		entries[k].transient = e.State != Shutoff && !persistent[e.UUID]
+	}
+	return entries, nil
 }
 
-// inspect asks for the state and memory of each listed domain, and for the reason where it matters, as many at a time
-// as the connection allows. (GetAllDomainStats would be one call for all, but the binding hides another one per domain
-// in it, and the test driver does not report memory.)
-func (s *session) inspect(ctx context.Context, names map[string]string) ([]entry, error) {
+// recall takes from the session before the sizes of domains that have been running all along, as far as can be seen:
+// they can't have changed. One that was started meanwhile may have been defined anew before.
+func recall(entries []entry, before map[string]Domain) {
+	for k, e := range entries {
+		old, ok := before[e.UUID]
+		if ok && e.MaxMemoryBytes == 0 && old.State != Shutoff && e.State != Shutoff {
+			entries[k].MaxMemoryBytes, entries[k].VCPUs = old.MaxMemoryBytes, old.VCPUs
+		}
+	}
+}
+
+// weigh asks for the sizes of the domains of which they aren't known: of all at once, which has running hypervisors asked,
+// if need be; and one by one for what that left open, because a hypervisor hangs, or for the test driver, which doesn't
+// tell.
+func (s *session) weigh(ctx context.Context, entries []entry) error {
+	unknown, active := map[string]*entry{}, false
+	for k, e := range entries {
+		if e.MaxMemoryBytes == 0 {
+			unknown[e.UUID] = &entries[k]
+			active = active || e.State != Shutoff
+		}
+	}
+	selections := []libvirt.ConnectGetAllDomainStatsFlags{0, libvirt.CONNECT_GET_ALL_DOMAINS_STATS_INACTIVE}
+	switch {
+	case s.test:
+		selections = nil
+	case !active:
+		selections = selections[1:]
+	}
+	for _, selection := range selections {
+		if len(unknown) == 0 {
+			return nil
+		}
+		bounded, cancel := context.WithTimeout(ctx, weighTimeout)
+		weighed, err := s.stats(bounded, libvirt.DOMAIN_STATS_BALLOON|libvirt.DOMAIN_STATS_VCPU, selection|libvirt.CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT)
+		cancel()
+		if err != nil && !errors.Is(err, ErrTimeout) {
+			return err
+		}
+		for _, w := range weighed {
+			if e, ok := unknown[w.UUID]; ok && w.MaxMemoryBytes > 0 {
+				e.MaxMemoryBytes, e.VCPUs = w.MaxMemoryBytes, w.VCPUs
+				delete(unknown, w.UUID)
+			}
+		}
+	}
 	var (
-		mu      sync.Mutex
-		entries = make([]entry, 0, len(names))
-		errs    []error
-		wg      sync.WaitGroup
+		mu    sync.Mutex
+		errs  []error
+		wg    sync.WaitGroup
+		limit = make(chan struct{}, callsInFlight)
 	)
-	limit := make(chan struct{}, callsInFlight)
-	for uuid, name := range names {
+	for uuid, e := range unknown {
 		limit <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-limit }()
-			e, err := s.look(ctx, uuid)
-			e.Name = name
-			mu.Lock()
-			defer mu.Unlock()
-			switch {
-			case errors.Is(err, ErrNotFound): // removed since it was listed
-			case err != nil:
+			found, err := s.size(ctx, uuid)
+			if err != nil && !errors.Is(err, ErrNotFound) { // removed since it was listed
+				mu.Lock()
+				defer mu.Unlock()
 				errs = append(errs, err)
-			default:
-				entries = append(entries, e)
 			}
+			e.MaxMemoryBytes, e.VCPUs = found.memory, found.vcpus
 		})
 	}
 	wg.Wait()
-	return entries, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
-// look reads one domain's state.
-func (s *session) look(ctx context.Context, uuid string) (entry, error) {
-	info, err := onDomain(ctx, s, uuid, "domainGetInfo", (*libvirt.Domain).GetInfo)
-	if err != nil {
-		return entry{}, err
-	}
-	e := entry{Domain: Domain{UUID: uuid, MaxMemoryBytes: int64(info.MaxMem) << 10, VCPUs: int(info.NrVirtCpu)}}
-	if e.State, e.Reason = stateOf(info.State, 0); e.State == Running {
-		return e, nil
-	}
-	e.State, e.Reason, err = s.state(ctx, uuid)
-	return e, err
+// listDomains tells which domains a filter finds, by UUID, and keeps their handles.
+func (s *session) listDomains(ctx context.Context, filter libvirt.ConnectListAllDomainsFlags) (map[string]bool, error) {
+	return call(ctx, s.control, "connectListAllDomains", func() (map[string]bool, error) {
+		doms, err := s.control.libvirt.ListAllDomains(filter)
+		found := make(map[string]bool, len(doms))
+		for k := range doms {
+			uuid, uerr := doms[k].GetUUIDString()
+			if !s.domains.has(uuid) {
+				s.domains.put(uuid, &doms[k])
+			}
+			found[uuid] = true
+			err = errors.Join(err, uerr, doms[k].Free())
+		}
+		return found, err
+	})
 }
 
 // state asks for a domain's state and reason.
@@ -152,14 +162,32 @@ func (s *session) state(ctx context.Context, uuid string) (State, string, error)
 	return a.state, a.reason, err
 }
 
-// measure asks for the size of a domain that someone else defined.
-func (s *session) measure(uuid string) {
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
-	defer cancel()
+// size asks for a domain's memory and processors.
+func (s *session) size(ctx context.Context, uuid string) (size, error) {
 	info, err := onDomain(ctx, s, uuid, "domainGetInfo", (*libvirt.Domain).GetInfo)
 	if err != nil {
-		return // it is gone again, or the host is, and the next session lists everything
+		return size{}, err
 	}
-	s.inventory.measured(uuid, size{int64(info.MaxMem) << 10, int(info.NrVirtCpu)})
-	s.emit(Event{Kind: DomainChanged, UUID: uuid})
+	return size{int64(info.MaxMem) << 10, int(info.NrVirtCpu)}, nil
+}
+
+// measure asks for the size of a domain that someone else defined.
+func (s *session) measure(uuid string) {
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+		found, err := s.size(ctx, uuid)
+		cancel()
+		if err == nil {
+			s.inventory.measured(uuid, found)
+			s.emit(Event{Kind: DomainChanged, UUID: uuid})
+		}
+		if !errors.Is(err, ErrHostBusy) {
+			return // otherwise it is gone again, or the host is, and the next session lists everything
+		}
+		select {
+		case <-time.After(doubtAfter):
+		case <-s.abandoned:
+			return
+		}
+	}
 }

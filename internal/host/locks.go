@@ -16,20 +16,18 @@ limitations under the License.
 
 package host
 
-import (
-	"context"
-	"sync"
-)
+import "sync"
 
-// locks is a set of named locks whose waiters can give up.
+// locks is a set of named locks. See connection.lock.
 type locks struct {
 	mu   sync.Mutex
 	held map[string]chan struct{}
 }
 
-// lock waits for the named lock until ctx ends. The returned function releases it.
-func (l *locks) lock(ctx context.Context, name string) (func(), error) {
+// named returns a lock, which is held by who could put something into it.
+func (l *locks) named(name string) chan struct{} {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.held == nil {
 		l.held = map[string]chan struct{}{}
 	}
@@ -38,12 +36,5 @@ func (l *locks) lock(ctx context.Context, name string) (func(), error) {
 		gate = make(chan struct{}, 1)
 		l.held[name] = gate
 	}
-	l.mu.Unlock()
-
-	select {
-	case gate <- struct{}{}:
-		return func() { <-gate }, nil
-	case <-ctx.Done():
-		return nil, released(ctx, "waiting for the lock on "+name)
-	}
+	return gate
 }

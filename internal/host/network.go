@@ -163,12 +163,12 @@ func (h *Host) EnsureNetwork(ctx context.Context, definition string) error {
 		return fmt.Errorf("%w: the network's XML has no uuid or no name", ErrInvalid)
 	}
 	// One at a time: libvirt may choose the same bridge for two that are made at once.
-	unlock, err := h.locks.lock(ctx, "the networks")
+	unlock, err := s.control.lock(ctx, &h.locks, "the networks")
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	unlockThis, err := h.locks.lock(ctx, "network "+wanted.UUID)
+	unlockThis, err := s.control.lock(ctx, &h.locks, "network "+wanted.UUID)
 	if err != nil {
 		return err
 	}
@@ -245,7 +245,7 @@ func (h *Host) DeleteNetwork(ctx context.Context, uuid string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := h.locks.lock(ctx, "the networks")
+	unlock, err := s.control.lock(ctx, &h.locks, "the networks")
 	if err != nil {
 		return err
 	}

@@ -34,19 +34,39 @@ func TestDelay(t *testing.T) {
 	for _, tt := range []struct {
 		failures, hanging int
 		random            float64
-		want              time.Duration
+		limit, want       time.Duration
 	}{
-		{0, 0, 0, 250 * time.Millisecond},
-		{0, 0, 1, 125 * time.Millisecond},
-		{1, 0, 0, 500 * time.Millisecond},
-		{5, 0, 0, 8 * time.Second},
-		{6, 0, 0, 15 * time.Second},
-		{1000, 0, 0, 15 * time.Second},
-		{6, 3, 0, 15 * time.Second},
-		{0, 10, 0, 150 * time.Second},
+		{0, 0, 0, time.Second, 250 * time.Millisecond},
+		{0, 0, 1, time.Second, 125 * time.Millisecond},
+		{1, 0, 0, time.Second, 500 * time.Millisecond},
+		{5, 0, 0, time.Second, time.Second},
+		{5, 0, 0, 15 * time.Second, 8 * time.Second},
+		{6, 0, 0, 15 * time.Second, 15 * time.Second},
+		{1000, 0, 0, 15 * time.Second, 15 * time.Second},
+		{6, 3, 0, 15 * time.Second, 15 * time.Second},
+		{0, 10, 0, time.Second, 150 * time.Second},
 	} {
-		if got := delay(tt.failures, tt.hanging, defaultTiming, tt.random); got != tt.want {
+		if got := delay(tt.failures, tt.hanging, defaultTiming, tt.limit, tt.random); got != tt.want {
 			t.Errorf("%d failures, %d hanging: got %s, want %s", tt.failures, tt.hanging, got, tt.want)
+		}
+	}
+}
+
+func TestLimit(t *testing.T) {
+	for _, tt := range []struct {
+		err    error
+		remote bool
+		outage time.Duration
+		want   time.Duration
+	}{
+		{ErrUnreachable, false, time.Hour, defaultTiming.soon},
+		{ErrUnreachable, true, time.Minute, defaultTiming.soon},
+		{ErrUnreachable, true, time.Hour, defaultTiming.maxBackoff},
+		{ErrAuth, true, 0, defaultTiming.maxBackoff},
+		{ErrCredentials, true, 0, defaultTiming.maxBackoff},
+	} {
+		if got := limit(tt.err, tt.remote, tt.outage, defaultTiming); got != tt.want {
+			t.Errorf("%v after %s: got %s, want %s", tt.err, tt.outage, got, tt.want)
 		}
 	}
 }
@@ -71,24 +91,6 @@ func TestQueue(t *testing.T) {
 	}
 	cancel()
 	<-done
-}
-
-func TestLocksGiveUp(t *testing.T) {
-	var l locks
-	unlock, err := l.lock(t.Context(), "a")
-	must(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	if _, err := l.lock(ctx, "a"); !errors.Is(err, ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a held lock: %v", err)
-	}
-	if _, err := l.lock(t.Context(), "b"); err != nil {
-		t.Errorf("another lock: %v", err)
-	}
-	unlock()
-	if _, err := l.lock(t.Context(), "a"); err != nil {
-		t.Errorf("a released lock: %v", err)
-	}
 }
 
 func TestDivergence(t *testing.T) {
@@ -174,13 +176,10 @@ func TestNeededBytes(t *testing.T) {
 }
 
 func TestUndefineFlags(t *testing.T) {
-	if undefineFlags(true, 9_000_000)&libvirt.DOMAIN_UNDEFINE_NVRAM != 0 {
+	if undefineFlags(true)&libvirt.DOMAIN_UNDEFINE_NVRAM != 0 {
 		t.Error("the test driver refuses the flag for NVRAM")
 	}
-	if undefineFlags(false, 8_008_000)&libvirt.DOMAIN_UNDEFINE_TPM != 0 {
-		t.Error("libvirt 8.8 refuses the flag for TPM")
-	}
-	if flags := undefineFlags(false, 9_000_000); flags&libvirt.DOMAIN_UNDEFINE_TPM == 0 || flags&libvirt.DOMAIN_UNDEFINE_NVRAM == 0 {
+	if flags := undefineFlags(false); flags&libvirt.DOMAIN_UNDEFINE_TPM == 0 || flags&libvirt.DOMAIN_UNDEFINE_NVRAM == 0 {
 		t.Error("NVRAM or TPM state stays behind")
 	}
 }

@@ -44,7 +44,7 @@ func (h *Host) Reserve(ctx context.Context, networkUUID, mac, name string, pick 
 	if err != nil {
 		return Reservation{}, err
 	}
-	unlock, err := h.locks.lock(ctx, "network "+networkUUID)
+	unlock, err := s.control.lock(ctx, &h.locks, "network "+networkUUID)
 	if err != nil {
 		return Reservation{}, err
 	}
@@ -134,7 +134,7 @@ func (h *Host) Release(ctx context.Context, networkUUID, mac string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := h.locks.lock(ctx, "network "+networkUUID)
+	unlock, err := s.control.lock(ctx, &h.locks, "network "+networkUUID)
 	if err != nil {
 		return err
 	}

@@ -21,8 +21,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"libvirt.org/go/libvirt"
 )
 
 // Events get lost: libvirt itself forgets the "stopped" of a domain whose monitor breaks while it is being destroyed.
@@ -76,54 +74,34 @@ func (s *session) doubt(uuid string, surely bool) {
 	}()
 }
 
-// filters are libvirt's classes of domain state.
-var filters = []libvirt.ConnectListAllDomainsFlags{
-	libvirt.CONNECT_LIST_DOMAINS_RUNNING,
-	libvirt.CONNECT_LIST_DOMAINS_PAUSED,
-	libvirt.CONNECT_LIST_DOMAINS_SHUTOFF,
-	libvirt.CONNECT_LIST_DOMAINS_OTHER,
-}
-
-// filterOf is the class that a state is in.
-func filterOf(state State) libvirt.ConnectListAllDomainsFlags {
-	switch state {
-	case Running:
-		return libvirt.CONNECT_LIST_DOMAINS_RUNNING
-	case Paused:
-		return libvirt.CONNECT_LIST_DOMAINS_PAUSED
-	case Shutoff:
-		return libvirt.CONNECT_LIST_DOMAINS_SHUTOFF
-	default:
-		return libvirt.CONNECT_LIST_DOMAINS_OTHER
-	}
-}
-
-// resync compares the inventory with the host: four calls, however many domains there are, and a few for each one that
-// differs.
+// resync compares the inventory with the host: two calls, however many domains there are.
 func (s *session) resync(ctx context.Context) error {
-	listed := map[string]libvirt.ConnectListAllDomainsFlags{}
-	names := map[string]string{}
-	for _, filter := range filters {
-		found, err := s.listDomains(ctx, filter)
-		if err != nil {
-			return fmt.Errorf("listing domains: %w", err)
-		}
-		for uuid, name := range found {
-			listed[uuid], names[uuid] = filter, name
-		}
+	known := s.inventory.domains()
+	enter := make(map[string]func(State, string) bool, len(known))
+	for uuid := range known {
+		enter[uuid] = s.inventory.asking(uuid)
 	}
-	for uuid, domain := range s.inventory.domains() {
-		filter, ok := listed[uuid]
-		delete(names, uuid)
-		if ok && filter == filterOf(domain.State) {
+	found, err := s.survey(ctx)
+	if err != nil {
+		return fmt.Errorf("listing domains: %w", err)
+	}
+	var missed []entry
+	for _, e := range found {
+		if _, ok := known[e.UUID]; !ok {
+			missed = append(missed, e)
 			continue
 		}
+		if enter[e.UUID](e.State, e.Reason) {
+			s.emit(Event{Kind: DomainChanged, UUID: e.UUID})
+		}
+		delete(known, e.UUID)
+	}
+	for uuid := range known { // gone, or changing just now
 		if _, err := s.check(ctx, uuid); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
 	}
-	missed, err := s.inspect(ctx, names)
-	if err != nil {
+	if err := s.weigh(ctx, missed); err != nil {
 		return err
 	}
 	for _, e := range missed {

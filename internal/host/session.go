@@ -34,8 +34,7 @@ type session struct {
 	// connection.
 	control, storage *connection
 	// test tells libvirt's test driver from a real host.
-	test       bool
-	libVersion uint32
+	test bool
 
 	inventory *inventory
 	domains   handles[*libvirt.Domain]      // by UUID
@@ -59,7 +58,8 @@ type session struct {
 	cause     error
 }
 
-// openSession dials a host, subscribes to its events and then lists what it has.
+// openSession dials a host, subscribes to its events and then lists its domains. Networks and pools are looked up when
+// they are used.
 func openSession(ctx context.Context, uri string, open func(context.Context) (*libvirt.Connect, error), calls *gate, before map[string]Domain, emit func(Event)) (*session, error) {
 	s := &session{
 		test:      isTest(uri),
@@ -77,7 +77,7 @@ func openSession(ctx context.Context, uri string, open func(context.Context) (*l
 	}
 	if err := s.list(ctx, before); err != nil {
 		s.close()
-		return nil, fmt.Errorf("listing the host's objects: %w", err)
+		return nil, fmt.Errorf("listing the domains: %w", err)
 	}
 	return s, nil
 }
@@ -86,36 +86,40 @@ func isTest(uri string) bool { return strings.HasPrefix(uri, "test:") }
 
 func (s *session) connect(ctx context.Context, open func(context.Context) (*libvirt.Connect, error), calls *gate) error {
 	dial := func() (*connection, error) {
-		calls.add("connectOpen")
-		conn, err := open(ctx)
+		var conn *libvirt.Connect
+		err := calls.count("connectOpen", func() (err error) {
+			conn, err = open(ctx)
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}
-		c := newConnection(conn, calls, s.abandoned)
-		// Drivers inside this process have no socket to keep alive or to lose.
-		err = errors.Join(
-			do(ctx, c, "connectSetKeepAlive", func() error { return conn.SetKeepAlive(keepAliveInterval, keepAliveCount) }),
-			do(ctx, c, "connectRegisterCloseCallback", func() error { return conn.RegisterCloseCallback(s.onClose) }),
-		)
-		if err != nil && !s.test {
-			go c.close(func() {})
-			return nil, err
+		// Local; drivers inside this process have no socket to keep alive.
+		if err := conn.SetKeepAlive(keepAliveInterval, keepAliveCount); err != nil && !s.test {
+			_, _ = conn.Close()
+			return nil, classify(err)
 		}
-		c.unsubscribe = append(c.unsubscribe, conn.UnregisterCloseCallback)
-		return c, nil
+		return newConnection(conn, calls, s.abandoned), nil
 	}
 	var err error
 	if s.control, err = dial(); err != nil {
 		return err
 	}
 	s.storage = s.control
-	if !s.test {
-		if s.storage, err = dial(); err != nil {
-			s.storage = s.control
-			return err
-		}
+	if s.test {
+		return nil
 	}
-	s.libVersion, err = call(ctx, s.control, "connectGetLibVersion", s.control.libvirt.GetLibVersion)
+	if s.storage, err = dial(); err != nil {
+		s.storage = s.control
+		return err
+	}
+	// One of the two is enough to learn at once that the daemon has gone.
+	err = do(ctx, s.control, "connectRegisterCloseCallback", func() error {
+		return s.control.libvirt.RegisterCloseCallback(s.onClose)
+	})
+	if err == nil {
+		s.control.unsubscribe = append(s.control.unsubscribe, s.control.libvirt.UnregisterCloseCallback)
+	}
 	return err
 }
 
@@ -145,7 +149,7 @@ func (s *session) connections() []*connection {
 func (s *session) watch(ctx context.Context, t timing) error {
 	for _, c := range s.connections() {
 		go func() {
-			if err := c.watch(t.ping, t.pingDeadline); err != nil {
+			if err := c.watch(t); err != nil {
 				s.abandon(err)
 			}
 		}()

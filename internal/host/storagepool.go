@@ -94,7 +94,7 @@ func (h *Host) EnsureDirPool(ctx context.Context, name, path string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := h.locks.lock(ctx, "storage pool "+name)
+	unlock, err := s.storage.lock(ctx, &h.locks, "storage pool "+name)
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func (h *Host) UploadVolume(ctx context.Context, pool, name string, size int64, 
 
 func (s *session) upload(ctx context.Context, pool, name string, size int64, r io.Reader) error {
 	if size >= bulkBytes {
-		unlock, err := s.bulk.lock(ctx, "uploads")
+		unlock, err := s.storage.lock(ctx, &s.bulk, "uploads")
 		if err != nil {
 			return err
 		}
@@ -191,9 +191,12 @@ func (s *session) openTransfer(ctx context.Context, pool, name, procedure string
 func (t *transfer) step(ctx context.Context, f func() error) error {
 	done, result := make(chan struct{}), make(chan error, 1)
 	t.last = done
+	answered := t.connection.pulse.ask()
 	go func() {
 		defer close(done)
-		result <- f()
+		err := f()
+		answered()
+		result <- err
 	}()
 	select {
 	case err := <-result:

@@ -23,6 +23,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,6 +38,9 @@ type SSH struct {
 	Key string
 	// KnownHosts is the file of known hosts that names the server's key.
 	KnownHosts string
+
+	host                         *privatehost.Host
+	hostKey, authorized, pidFile string
 }
 
 // SSHD starts a real sshd inside a private host. It ends with the host.
@@ -46,21 +50,22 @@ func SSHD(t testing.TB, host *privatehost.Host) *SSH {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatalf("Configuring sshd: %v", err)
 	}
-	access := &SSH{Addr: host.Addr().String(), Key: SSHKey(t), KnownHosts: filepath.Join(t.TempDir(), "known_hosts")}
-
-	hostKey, public := SSHKey(t), readFile(t, access.Key+".pub")
-	access.Trust(t, hostKey)
-	config := filepath.Join(t.TempDir(), "sshd_config")
-	authorized := filepath.Join(t.TempDir(), "authorized_keys")
-	writeFile(t, authorized, public)
+	files := t.TempDir()
+	access := &SSH{
+		Addr: host.Addr().String(), Key: SSHKey(t), KnownHosts: filepath.Join(files, "known_hosts"),
+		host: host, hostKey: SSHKey(t), authorized: filepath.Join(files, "authorized_keys"), pidFile: filepath.Join(files, "sshd.pid"),
+	}
+	access.Trust(t, access.hostKey)
+	access.Authorize(t, access.Key)
+	config := filepath.Join(files, "sshd_config")
 	writeFile(t, config, `ListenAddress `+access.Addr+`
-HostKey `+hostKey+`
-AuthorizedKeysFile `+authorized+`
+HostKey `+access.hostKey+`
+AuthorizedKeysFile `+access.authorized+`
 AuthenticationMethods publickey
 PermitRootLogin yes
 StrictModes no
 UsePAM no
-PidFile none
+PidFile `+access.pidFile+`
 `)
 	sshd, err := exec.LookPath("sshd") // which wants to be called by its full path
 	if err != nil {
@@ -108,6 +113,25 @@ func (s *SSH) URI() string {
 func (s *SSH) Trust(t testing.TB, key string) {
 	t.Helper()
 	writeFile(t, s.KnownHosts, s.Addr+" "+readFile(t, key+".pub"))
+}
+
+// Authorize lets in the owner of a private-key file, and nobody else from now on.
+func (s *SSH) Authorize(t testing.TB, key string) {
+	t.Helper()
+	writeFile(t, s.authorized, readFile(t, key+".pub"))
+}
+
+// Rekey gives the server another host key, as when the host is installed anew. Connections that are open stay so.
+func (s *SSH) Rekey(t testing.TB) (key string) {
+	t.Helper()
+	key = SSHKey(t)
+	writeFile(t, s.hostKey, readFile(t, key))
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	if out, err := s.host.Inside(ctx, "kill", "-HUP", strings.TrimSpace(readFile(t, s.pidFile))).CombinedOutput(); err != nil {
+		t.Fatalf("Restarting sshd: %v: %s", err, out)
+	}
+	return key
 }
 
 // SSHKey makes a new key and returns the file of its private half. The public

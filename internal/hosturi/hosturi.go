@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/url"
 	"path"
 	"regexp"
@@ -54,7 +55,7 @@ type URI struct {
 	// Host is the peer's name or address, empty unless the transport is SSH or TLS.
 	Host string
 
-	raw string
+	port, raw string
 }
 
 // String is the URI as it was given.
@@ -65,6 +66,21 @@ func (u URI) String() string {
 // Remote tells whether the daemon is reached over the network, for which credentials are needed.
 func (u URI) Remote() bool {
 	return u.Transport == SSH || u.Transport == TLS
+}
+
+// ports are where a transport's server listens unless the URI says otherwise.
+var ports = map[Transport]string{SSH: "22", TLS: "16514"}
+
+// Address is the TCP address of the peer, host:port, empty unless the transport is SSH or TLS.
+func (u URI) Address() string {
+	switch {
+	case !u.Remote():
+		return ""
+	case u.port != "":
+		return net.JoinHostPort(u.Host, u.port)
+	default:
+		return net.JoinHostPort(u.Host, ports[u.Transport])
+	}
 }
 
 // With is the URI with more parameters, in the order of their names. They are the manager's own and aren't checked.
@@ -141,7 +157,7 @@ func Parse(raw string) (URI, error) {
 	if err != nil || parsed.Opaque != "" || !strings.HasPrefix(raw, scheme(raw)+"://") {
 		return URI{}, fmt.Errorf("is not a URI: use a form like %s", forms)
 	}
-	u := URI{Transport: transport, User: parsed.User.Username(), Host: parsed.Hostname(), raw: raw}
+	u := URI{Transport: transport, User: parsed.User.Username(), Host: parsed.Hostname(), port: parsed.Port(), raw: raw}
 	for _, check := range []func(URI, *url.URL) error{checkPeer, checkPath, checkParameters} {
 		if err := check(u, parsed); err != nil {
 			return URI{}, err

@@ -40,7 +40,7 @@ func TestParseAccepts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			tt.want.raw = tt.raw
+			tt.want.raw, tt.want.port = tt.raw, got.port
 			if got != tt.want {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
@@ -48,6 +48,19 @@ func TestParseAccepts(t *testing.T) {
 				t.Errorf("Remote() = %t, want %t", got.Remote(), remote)
 			}
 		})
+	}
+}
+
+func TestAddress(t *testing.T) {
+	for raw, want := range map[string]string{
+		"qemu:///system": "",
+		"qemu+libssh2://root@203.0.113.11/system":    "203.0.113.11:22",
+		"qemu+libssh://root@[2001:db8::1]:23/system": "[2001:db8::1]:23",
+		"qemu+tls://kvm1.example.org/system":         "kvm1.example.org:16514",
+	} {
+		if u, err := Parse(raw); err != nil || u.Address() != want {
+			t.Errorf("%s: got %q, %v; want %q", raw, u.Address(), err, want)
+		}
 	}
 }
 

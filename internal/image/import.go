@@ -233,7 +233,7 @@ func (i importer) create(ctx context.Context, name string, capacity int64) error
 
 func (i importer) storageFailed(err error) error {
 	switch {
-	case errors.Is(err, host.ErrUnreachable) || errors.Is(err, context.Canceled):
+	case errors.Is(err, host.ErrUnreachable) || errors.Is(err, host.ErrHostBusy) || errors.Is(err, context.Canceled):
 		return fmt.Errorf("storing the image in pool %s: %w", i.pool, err)
 	case errors.Is(err, host.ErrNoSpace):
 		return failWith(err, ReasonStorageFailed, "storage pool %s is full, free space or set LibvirtHost spec.storage.imagePool to another pool", i.pool)
