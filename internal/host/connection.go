@@ -169,9 +169,10 @@ func (c *connection) ping(deadline time.Duration) error {
 	done := make(chan error, 1)
 	go func() {
 		defer c.inFlight.Done()
-		c.calls.add("connectGetLibVersion")
-		_, err := c.libvirt.GetLibVersion()
-		done <- classify(err)
+		done <- c.calls.count("connectGetLibVersion", func() error {
+			_, err := c.libvirt.GetLibVersion()
+			return classify(err)
+		})
 	}()
 	timer := time.NewTimer(deadline)
 	defer timer.Stop()
@@ -197,40 +198,4 @@ func (c *connection) close(forget func()) {
 	}
 	forget()
 	_, _ = c.libvirt.Close()
-}
-
-// gate is the one place that every call to a host passes. It counts them by procedure.
-type gate struct {
-	intercept Intercept
-
-	mu    sync.Mutex
-	calls map[string]uint64
-}
-
-// pass makes a call, or leaves it to the interceptor.
-func (g *gate) pass(procedure string, call func() error) error {
-	g.add(procedure)
-	if g.intercept == nil {
-		return call()
-	}
-	return g.intercept(procedure, call)
-}
-
-func (g *gate) add(procedure string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.calls == nil {
-		g.calls = map[string]uint64{}
-	}
-	g.calls[procedure]++
-}
-
-func (g *gate) snapshot() map[string]uint64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	calls := make(map[string]uint64, len(g.calls))
-	for procedure, n := range g.calls {
-		calls[procedure] = n
-	}
-	return calls
 }

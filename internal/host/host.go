@@ -84,14 +84,14 @@ var defaultTiming = timing{
 // ErrConnecting means that the first attempt to connect has not ended yet.
 var ErrConnecting = errors.New("not connected yet")
 
-func newHost(key string, log logr.Logger, upload Upload, intercept Intercept, timing timing, events *queue) *Host {
+func (p *Pool) newHost(key string) *Host {
 	return &Host{
 		key:    key,
-		log:    log.WithValues("host", key),
-		upload: upload,
-		calls:  gate{intercept: intercept},
-		timing: timing,
-		events: events,
+		log:    p.log.WithValues("host", key),
+		upload: p.upload,
+		calls:  gate{host: key, intercept: p.intercept, observe: p.observe},
+		timing: p.timing,
+		events: p.events,
 		hurry:  make(chan struct{}, 1),
 		err:    ErrConnecting,
 	}

@@ -29,6 +29,7 @@ type Pool struct {
 	log       logr.Logger
 	upload    Upload
 	intercept Intercept
+	observe   Observer
 	timing    timing
 	events    *queue
 
@@ -56,14 +57,15 @@ func WithUpload(upload Upload) Option {
 	return func(p *Pool) { p.upload = upload }
 }
 
-// Intercept stands in the way of the calls to hosts, given libvirt's name of the procedure ("domainDefineXML"): it makes
-// the call, or doesn't, and returns the call's error or another. Calls come concurrently.
-type Intercept func(procedure string, call func() error) error
-
 // WithIntercept lets all calls of the pool pass an interceptor, but for dialling and pings: for tests of what happens
 // when a call isn't made or its answer is lost.
 func WithIntercept(intercept Intercept) Option {
 	return func(p *Pool) { p.intercept = intercept }
+}
+
+// WithObserver has all calls of the pool, dials and pings included, told to an observer: for metrics.
+func WithObserver(observe Observer) Option {
+	return func(p *Pool) { p.observe = observe }
 }
 
 // NewPool returns an empty pool.
@@ -118,7 +120,7 @@ func (p *Pool) Set(key string, cfg Config) {
 		m.host = old.host
 		old.stop()
 	} else {
-		m.host = newHost(key, p.log, p.upload, p.intercept, p.timing, p.events)
+		m.host = p.newHost(key)
 	}
 	var ctx context.Context
 	ctx, m.stop = context.WithCancel(context.Background())
@@ -159,6 +161,18 @@ func (p *Pool) Get(key string) (*Host, error) {
 		return nil, fmt.Errorf("host %s: %w", key, err)
 	}
 	return m.host, nil
+}
+
+// Connections tells of each host that was set, by its key, whether it is connected.
+func (p *Pool) Connections() map[string]bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	connected := make(map[string]bool, len(p.hosts))
+	for key, m := range p.hosts {
+		_, err := m.host.current()
+		connected[key] = err == nil
+	}
+	return connected
 }
 
 // Events returns the channel of events of all hosts, for one consumer. It is never closed.

@@ -86,8 +86,11 @@ func isTest(uri string) bool { return strings.HasPrefix(uri, "test:") }
 
 func (s *session) connect(ctx context.Context, open func(context.Context) (*libvirt.Connect, error), calls *gate) error {
 	dial := func() (*connection, error) {
-		calls.add("connectOpen")
-		conn, err := open(ctx)
+		var conn *libvirt.Connect
+		err := calls.count("connectOpen", func() (err error) {
+			conn, err = open(ctx)
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}
