@@ -75,6 +75,7 @@ type options struct {
 	webhookPort                           int
 	webhookCertDir                        string
 	hostWorkers, clusterWorkers, machines int
+	orphanInterval                        time.Duration
 	skipMigrationPhases                   []string
 	manager                               flags.ManagerOptions
 	logs                                  *logs.Options
@@ -98,6 +99,7 @@ func (o *options) addFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&o.hostWorkers, "libvirthost-concurrency", 20, "LibvirtHosts to reconcile at once.")
 	fs.IntVar(&o.clusterWorkers, "libvirtcluster-concurrency", 10, "LibvirtClusters to reconcile at once.")
 	fs.IntVar(&o.machines, "libvirtmachine-concurrency", 50, "LibvirtMachines to reconcile at once.")
+	fs.DurationVar(&o.orphanInterval, "orphan-interval", controllers.DefaultOrphanInterval, "How often hosts are looked over for orphans, and how long something must have been one before spec.orphanPolicy Delete of its LibvirtHost removes it.")
 	fs.StringSliceVar(&o.skipMigrationPhases, "skip-crd-migration-phases", nil, "CRD migration phases to skip: StorageVersionMigration, CleanupManagedFields.")
 	flags.AddManagerOptions(fs, &o.manager)
 	feature.MutableGates.AddFlag(fs)
@@ -138,6 +140,7 @@ func run(ctx context.Context, opts *options) error {
 		HostWorkers:      opts.hostWorkers,
 		ClusterWorkers:   opts.clusterWorkers,
 		MachineWorkers:   opts.machines,
+		OrphanInterval:   opts.orphanInterval,
 	}); err != nil {
 		return err
 	}

@@ -17,8 +17,10 @@ limitations under the License.
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"time"
 
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -33,6 +35,8 @@ type Options struct {
 	WatchFilterValue string
 	// HostWorkers, ClusterWorkers and MachineWorkers are how many objects of each kind are reconciled at once.
 	HostWorkers, ClusterWorkers, MachineWorkers int
+	// OrphanInterval is the time between two looks for orphans on a host, DefaultOrphanInterval when it is zero.
+	OrphanInterval time.Duration
 }
 
 // Setup adds the reconcilers to a manager, with the pool of hosts and all else that runs beside them. Errors are those
@@ -49,7 +53,8 @@ func Setup(ctx context.Context, mgr ctrl.Manager, hosts *host.Pool, options Opti
 		}
 	}
 	if err := (&LibvirtHostReconciler{
-		Client: mgr.GetClient(), Hosts: hosts, Events: events, WatchFilterValue: options.WatchFilterValue,
+		Client: mgr.GetClient(), APIReader: mgr.GetAPIReader(), Hosts: hosts, Events: events, WatchFilterValue: options.WatchFilterValue,
+		OrphanInterval: cmp.Or(options.OrphanInterval, DefaultOrphanInterval),
 	}).SetupWithManager(ctx, mgr, controller.Options{MaxConcurrentReconciles: options.HostWorkers}); err != nil {
 		return fmt.Errorf("setting up the LibvirtHost controller: %w", err)
 	}

@@ -178,7 +178,7 @@ func moduleDir(module string) (string, error) {
 
 // startManager runs the controllers until ctx ends, for the objects with the value of the watch-filter label and, unless
 // it is empty, in one namespace. What the channel returns is how the manager ended.
-func startManager(ctx context.Context, hosts *host.Pool, watchFilter, namespace string, newClient client.NewClientFunc) (<-chan error, error) {
+func startManager(ctx context.Context, hosts *host.Pool, watchFilter, namespace string, newClient client.NewClientFunc, edits ...func(*Options)) (<-chan error, error) {
 	var namespaces map[string]cache.Config
 	if namespace != "" {
 		namespaces = map[string]cache.Config{namespace: {}}
@@ -195,9 +195,11 @@ func startManager(ctx context.Context, hosts *host.Pool, watchFilter, namespace 
 	if err != nil {
 		return nil, fmt.Errorf("creating a manager: %w", err)
 	}
-	if err := Setup(ctx, mgr, hosts, Options{
-		WatchFilterValue: watchFilter, HostWorkers: 20, ClusterWorkers: 10, MachineWorkers: 50,
-	}); err != nil {
+	options := Options{WatchFilterValue: watchFilter, HostWorkers: 20, ClusterWorkers: 10, MachineWorkers: 50}
+	for _, edit := range edits {
+		edit(&options)
+	}
+	if err := Setup(ctx, mgr, hosts, options); err != nil {
 		return nil, err
 	}
 	ended := make(chan error, 1)
