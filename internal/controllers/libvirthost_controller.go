@@ -52,13 +52,14 @@ type LibvirtHostReconciler struct {
 	WatchFilterValue string
 	// OrphanInterval is the time between two looks for orphans. What was one at both is removed where the policy says so.
 	OrphanInterval time.Duration
+	Metrics        *Metrics
 
 	surveys    surveys
 	orphanages orphanages
 }
 
-// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirthosts,verbs=get;list;watch;patch;update
-// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirthosts/status;libvirthosts/finalizers,verbs=get;patch;update
+// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirthosts,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirthosts/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get
 
 // SetupWithManager adds the reconciler to a manager.
@@ -153,6 +154,7 @@ func (r *LibvirtHostReconciler) forget(key types.NamespacedName) {
 	r.Hosts.Remove(hostKey(key.Namespace, key.Name))
 	r.surveys.forget(hostKey(key.Namespace, key.Name))
 	r.orphanages.forget(hostKey(key.Namespace, key.Name))
+	r.Metrics.forget(hostKey(key.Namespace, key.Name))
 }
 
 // reconcileDelete lets a host go once nothing of ours is on it any more.

@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -61,6 +62,8 @@ var (
 	// pool is that of the shared manager. A host of the test driver exists in its connection only, so tests look at
 	// such a host through it.
 	pool *host.Pool
+	// registry has the metrics of the shared manager.
+	registry = prometheus.NewRegistry()
 	// uploaded holds what the shared manager uploaded to hosts of the test driver, which can't take it.
 	uploaded = &uploads{content: map[string]string{}}
 )
@@ -128,9 +131,13 @@ func run(m *testing.M) (int, error) {
 		return 0, err
 	}
 
-	pool = host.NewPool(ctrl.Log.WithName("host"), host.WithUpload(uploaded.keep))
+	measured, err := NewMetrics(registry)
+	if err != nil {
+		return 0, err
+	}
+	pool = host.NewPool(ctrl.Log.WithName("host"), host.WithUpload(uploaded.keep), host.WithObserver(measured.ObserveCall))
 	ctx, cancel := context.WithCancel(context.Background())
-	ended, err := startManager(ctx, pool, sharedManager, "", nil)
+	ended, err := startManager(ctx, pool, sharedManager, "", nil, func(o *Options) { o.Metrics = measured })
 	if err != nil {
 		cancel()
 		return 0, err
