@@ -85,10 +85,11 @@ type LibvirtHostSpec struct {
 // CredentialsReference names a Secret in the namespace of the object that holds the reference.
 // +kubebuilder:validation:MinProperties=1
 type CredentialsReference struct {
-	// name of the Secret.
+	// name of the Secret, without a namespace: a Secret elsewhere can't be named.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",message="must be the name of a Secret in the namespace of the LibvirtHost: no other namespace can be named"
 	Name string `json:"name,omitempty"`
 }
 
