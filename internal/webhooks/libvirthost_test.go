@@ -51,7 +51,7 @@ func TestHostCreate(t *testing.T) {
 		},
 		{
 			name: "a Secret in another namespace", edits: []edit{set("spec.credentialsRef.name", "other/kvm1")},
-			want: []string{`spec.credentialsRef.name: Invalid value: must be the name of a Secret in the namespace of the LibvirtHost: no other namespace can be named`},
+			want: []string{`spec.credentialsRef.name: Invalid value: "other/kvm1": must be the name of a Secret in the namespace of the LibvirtHost: no other namespace can be named`},
 		},
 		{name: "no spec", edits: []edit{unset("spec")}, want: []string{"spec: Required value"}},
 		{name: "no URI", edits: []edit{unset("spec.uri")}, want: []string{"spec.uri: Required value"}},
