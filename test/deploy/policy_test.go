@@ -28,6 +28,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	clusterctlv1 "sigs.k8s.io/cluster-api/cmd/clusterctl/api/v1alpha3"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
@@ -93,6 +94,14 @@ func TestCredentialsStayWhileAHostNamesThem(t *testing.T) {
 	// Also while the LibvirtHost waits for its machines to go.
 	must(t, api.Delete(t.Context(), kvm1))
 	must(t, denied())
+
+	// clusterctl move marks what it takes away, because it does so in no particular order.
+	moved := used.DeepCopy()
+	moved.Annotations = map[string]string{clusterctlv1.DeleteForMoveAnnotation: ""}
+	must(t, api.Update(t.Context(), moved))
+	must(t, api.Delete(t.Context(), moved, client.DryRunAll))
+	moved.Annotations = nil
+	must(t, api.Update(t.Context(), moved))
 
 	must(t, api.Get(t.Context(), client.ObjectKeyFromObject(kvm1), kvm1))
 	kvm1.Finalizers = nil
