@@ -27,7 +27,6 @@ import (
 	"sigs.k8s.io/cluster-api/util/conditions"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
-	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/owner"
 )
 

@@ -67,10 +67,11 @@ func (r *LibvirtHostReconciler) lookForOrphans(ctx context.Context, s *hostScope
 	found.orphans = find()
 	if slices.ContainsFunc(found.orphans, func(o orphan) bool { return !slices.ContainsFunc(before.orphans, o.same) }) {
 		// The cache may be a moment behind.
-		if err := r.APIReader.List(ctx, &machines, client.InNamespace(s.libvirtHost.Namespace)); err != nil {
+		var newest infrav1.LibvirtMachineList
+		if err := r.APIReader.List(ctx, &newest, client.InNamespace(s.libvirtHost.Namespace)); err != nil {
 			return orphanage{}, fmt.Errorf("listing LibvirtMachines: %w", err)
 		}
-		maps.Copy(claims, claimsOf(machines.Items))
+		maps.Copy(claims, claimsOf(newest.Items))
 		found.orphans = find()
 	}
 	found.orphans, err = recognize(ctx, s, found.orphans, before.orphans, found.at)
