@@ -47,6 +47,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
@@ -60,8 +61,8 @@ const controllerName = "cluster-api-provider-libvirt-manager"
 // +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
 // +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create
 // +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions,verbs=get;list;watch
-// +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions;customresourcedefinitions/status,verbs=update;patch,resourceNames=libvirthosts.infrastructure.cluster.x-k8s.io;libvirtclusters.infrastructure.cluster.x-k8s.io;libvirtclustertemplates.infrastructure.cluster.x-k8s.io;libvirtmachines.infrastructure.cluster.x-k8s.io;libvirtmachinetemplates.infrastructure.cluster.x-k8s.io
-// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirtclustertemplates;libvirtmachinetemplates,verbs=get;list;watch;patch;update
+// +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions;customresourcedefinitions/status,verbs=patch,resourceNames=libvirthosts.infrastructure.cluster.x-k8s.io;libvirtclusters.infrastructure.cluster.x-k8s.io;libvirtclustertemplates.infrastructure.cluster.x-k8s.io;libvirtmachines.infrastructure.cluster.x-k8s.io;libvirtmachinetemplates.infrastructure.cluster.x-k8s.io
+// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirtclustertemplates;libvirtmachinetemplates,verbs=list;patch
 
 // options are what the flags set.
 type options struct {
@@ -75,6 +76,7 @@ type options struct {
 	webhookPort                           int
 	webhookCertDir                        string
 	hostWorkers, clusterWorkers, machines int
+	orphanInterval                        time.Duration
 	skipMigrationPhases                   []string
 	manager                               flags.ManagerOptions
 	logs                                  *logs.Options
@@ -98,6 +100,7 @@ func (o *options) addFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&o.hostWorkers, "libvirthost-concurrency", 20, "LibvirtHosts to reconcile at once.")
 	fs.IntVar(&o.clusterWorkers, "libvirtcluster-concurrency", 10, "LibvirtClusters to reconcile at once.")
 	fs.IntVar(&o.machines, "libvirtmachine-concurrency", 50, "LibvirtMachines to reconcile at once.")
+	fs.DurationVar(&o.orphanInterval, "orphan-interval", controllers.DefaultOrphanInterval, "How often hosts are looked over for orphans, and how long something must have been one before spec.orphanPolicy Delete of its LibvirtHost removes it.")
 	fs.StringSliceVar(&o.skipMigrationPhases, "skip-crd-migration-phases", nil, "CRD migration phases to skip: StorageVersionMigration, CleanupManagedFields.")
 	flags.AddManagerOptions(fs, &o.manager)
 	feature.MutableGates.AddFlag(fs)
@@ -133,11 +136,18 @@ func run(ctx context.Context, opts *options) error {
 	if err := mgr.AddHealthzCheck("webhook", mgr.GetWebhookServer().StartedChecker()); err != nil {
 		return fmt.Errorf("adding the health check: %w", err)
 	}
-	if err := controllers.Setup(ctx, mgr, host.NewPool(ctrl.Log.WithName("host")), controllers.Options{
+	measured, err := controllers.NewMetrics(metrics.Registry)
+	if err != nil {
+		return err
+	}
+	hosts := host.NewPool(ctrl.Log.WithName("host"), host.WithObserver(measured.ObserveCall))
+	if err := controllers.Setup(ctx, mgr, hosts, controllers.Options{
 		WatchFilterValue: opts.watchFilter,
 		HostWorkers:      opts.hostWorkers,
 		ClusterWorkers:   opts.clusterWorkers,
 		MachineWorkers:   opts.machines,
+		OrphanInterval:   opts.orphanInterval,
+		Metrics:          measured,
 	}); err != nil {
 		return err
 	}
@@ -158,7 +168,7 @@ func newManager(opts *options) (ctrl.Manager, error) {
 	} {
 		utilruntime.Must(add(scheme))
 	}
-	tlsOptions, metrics, err := flags.GetManagerOptions(opts.manager)
+	tlsOptions, diagnostics, err := flags.GetManagerOptions(opts.manager)
 	if err != nil {
 		return nil, fmt.Errorf("reading the flags: %w", err)
 	}
@@ -181,7 +191,7 @@ func newManager(opts *options) (ctrl.Manager, error) {
 		RetryPeriod:            &opts.retry,
 		HealthProbeBindAddress: opts.healthAddress,
 		PprofBindAddress:       opts.profilerAddress,
-		Metrics:                *metrics,
+		Metrics:                *diagnostics,
 		Cache:                  cache.Options{DefaultNamespaces: namespaces, SyncPeriod: &opts.syncPeriod},
 		// Secrets are read one by one, so that the manager needs no right to list them.
 		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}},

@@ -45,11 +45,18 @@ calico() {
   config_map '${CLUSTER_NAME}-calico' "$work/calico.yaml"
 }
 
-"$KUSTOMIZE" build config/default | sed "s|image: $IMAGE:dev|image: $IMAGE:$VERSION|" >"$out/infrastructure-components.yaml"
-grep -q "image: $IMAGE:$VERSION" "$out/infrastructure-components.yaml" || {
-  echo "release.sh: config/manager/manager.yaml doesn't use the image $IMAGE:dev" >&2
-  exit 1
+# Prints the components of an installation with the release's image.
+components() {
+  "$KUSTOMIZE" build "$1" | sed "s|image: $IMAGE:dev|image: $IMAGE:$VERSION|" >"$work/components.yaml"
+  grep -q "image: $IMAGE:$VERSION" "$work/components.yaml" || {
+    echo "release.sh: config/manager/manager.yaml doesn't use the image $IMAGE:dev" >&2
+    exit 1
+  }
+  cat "$work/components.yaml"
 }
+
+components config/default >"$out/infrastructure-components.yaml"
+components config/namespaced >"$out/infrastructure-components-namespaced.yaml"
 cp metadata.yaml "$out/metadata.yaml"
 
 calico >"$work/cni.yaml"

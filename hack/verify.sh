@@ -64,9 +64,15 @@ pure_with_cgo() {
   CGO_ENABLED=0 go vet ./internal/{domain,bootstrap,network,placement,hosturi} 2>&1 || true
 }
 
+# Prints how the rights that the manager is given differ from those that it uses.
+unused_rights() {
+  go test -count=1 ./test/manifests 2>&1 | grep -v '^ok' || true
+}
+
 generated | check "generated files are up to date"
 without_header | check "Go files start with the licence header"
 scripts | sort -u | xargs shellcheck -x --severity=warning | check "shellcheck finds nothing"
 machine_traces | check "no traces of this machine"
 pure_with_cgo | check "the pure packages build without cgo"
+unused_rights | check "the manager has the rights that it uses and no more"
 exit "$failed"

@@ -91,6 +91,18 @@ const (
 	// one in spec.storage.seedPool.
 	HostStoragePoolConflictReason = "StoragePoolConflict"
 
+	// HostOrphansAbsentCondition is true while every domain and volume of ours on the host has its LibvirtMachine. It
+	// doesn't count for Ready.
+	HostOrphansAbsentCondition = "OrphansAbsent"
+
+	// HostOrphansAbsentReason says that no orphans were found.
+	HostOrphansAbsentReason = "OrphansAbsent"
+
+	// HostOrphansFoundReason says that there are domains or volumes of ours on the host that no LibvirtMachine stands
+	// for: the message names them. Remove them on the host, or set spec.orphanPolicy to Delete if no other management
+	// cluster uses the host.
+	HostOrphansFoundReason = "OrphansFound"
+
 	// HostInUseReason says that the host can't go because machines or cluster networks are still on it: delete
 	// those first.
 	HostInUseReason = "HostInUse"

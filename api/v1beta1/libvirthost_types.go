@@ -76,15 +76,28 @@ type LibvirtHostSpec struct {
 	// there are left alone either way.
 	// +optional
 	Scheduling HostScheduling `json:"scheduling,omitempty"`
+
+	// orphanPolicy says what becomes of orphans: domains and volumes of ours on the host that no LibvirtMachine stands
+	// for, as is left when somebody removes a finalizer by force. Report, which is what unset means, lists
+	// them in the condition OrphansAbsent. Delete removes them, with all data on their disks, once they have been
+	// orphans for ten minutes.
+	//
+	// WARNING: two management clusters that use one host see each other's machines as orphans. Never set Delete on a
+	// host, or on a host with a storage pool, that another management cluster uses too. As a safeguard a domain is only
+	// removed while its Cluster is in this management cluster and not paused, or when the network of its Cluster is gone
+	// from the host; a disk only when no domain of the host uses it and nothing was written to it since it was found.
+	// +optional
+	OrphanPolicy OrphanPolicy `json:"orphanPolicy,omitempty"`
 }
 
 // CredentialsReference names a Secret in the namespace of the object that holds the reference.
 // +kubebuilder:validation:MinProperties=1
 type CredentialsReference struct {
-	// name of the Secret.
+	// name of the Secret, without a namespace: a Secret elsewhere can't be named.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",message="must be the name of a Secret in the namespace of the LibvirtHost: no other namespace can be named"
 	Name string `json:"name,omitempty"`
 }
 
@@ -146,11 +159,23 @@ const (
 	HostSchedulingDisabled HostScheduling = "Disabled"
 )
 
+// OrphanPolicy says what becomes of domains and volumes of ours that no LibvirtMachine stands for.
+// +kubebuilder:validation:Enum=Report;Delete
+type OrphanPolicy string
+
+const (
+	// OrphanPolicyReport lists orphans in a condition and leaves them alone.
+	OrphanPolicyReport OrphanPolicy = "Report"
+
+	// OrphanPolicyDelete removes orphans, with their data.
+	OrphanPolicyDelete OrphanPolicy = "Delete"
+)
+
 // LibvirtHostStatus is what was last seen of a host.
 // +kubebuilder:validation:MinProperties=1
 type LibvirtHostStatus struct {
 	// conditions represent the observations of the host's current state.
-	// Known condition types are Ready, Connected, StorageReady and Deleting.
+	// Known condition types are Ready, Connected, StorageReady, OrphansAbsent and Deleting.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

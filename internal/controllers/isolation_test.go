@@ -1,5 +1,3 @@
-//go:build faults
-
 /*
 Copyright 2026 The cluster-api-provider-libvirt Authors.
 
@@ -19,153 +17,346 @@ limitations under the License.
 package controllers
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
-	"sync"
-	"syscall"
+	"strings"
 	"testing"
-	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/cluster-api/util/conditions"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/domain"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
 )
 
-const (
-	// sickMachines are on the host that hangs, sickNewcomers are to be made there while it does.
-	sickMachines, sickNewcomers = 30, 20
-	// rounds of wellMachines each are made on its neighbour in each of the two cases.
-	rounds, wellMachines = 10, 10
-	// slowdown is how much longer a machine may take beside a host that hangs.
-	slowdown = 1.1
-)
+// TestSameNamesInTenNamespaces has a cluster and a machine of the same names in ten namespaces on one host.
+func TestSameNamesInTenNamespaces(t *testing.T) {
+	t.Parallel()
+	lab := newLab(t)
+	type tenant struct {
+		*scene
+		green *infrav1.LibvirtCluster
+		m     *infrav1.LibvirtMachine
+	}
+	tenants := make([]tenant, 10)
+	for k := range tenants {
+		s := newScene(t)
+		s.createHost("kvm1", lab.URI())
+		green := s.createCluster("green", fmt.Sprintf("10.30.%d.0/27", k))
+		s.setInfrastructureProvisioned("green")
+		tenants[k] = tenant{s, green, s.createMachine("green", "green-a", emulated)}
+	}
+	uuids, addresses, networks := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, one := range tenants {
+		one.expectReady(one.m)
+		one.expectAllThere(one.green, one.m)
+		dom, err := one.kvm("kvm1").Domain(uuidOf(one.m))
+		must(t, err)
+		if dom.Name != one.namespace+".green-a" {
+			t.Errorf("The domain of namespace %s is %s", one.namespace, dom.Name)
+		}
+		uuids[dom.UUID], addresses[internalIP(one.m)], networks[one.green.Spec.Network.UUID] = true, true, true
+	}
+	if len(uuids) != 10 || len(addresses) != 10 || len(networks) != 10 {
+		t.Errorf("Of ten there are %d domains, %d addresses and %d networks", len(uuids), len(addresses), len(networks))
+	}
+	gone, left := tenants[:5], tenants[5:]
+	for _, one := range gone {
+		one.delete(one.m)
+		one.delete(one.green)
+	}
+	for _, one := range gone {
+		one.expectGone(one.m)
+		one.expectGone(one.green)
+		if _, err := one.kvm("kvm1").Network(t.Context(), one.green.Spec.Network.UUID); !errors.Is(err, host.ErrNotFound) {
+			t.Errorf("The network of namespace %s is still there: %v", one.namespace, err)
+		}
+	}
+	for _, one := range left {
+		one.expectAllThere(one.green, one.m)
+		one.expectReady(one.m)
+		one.expectReady(one.green)
+	}
+	if domains := left[0].kvm("kvm1").Domains(); len(domains) != len(left) {
+		t.Errorf("The domains on the host are %v", domains)
+	}
+	if files := volumesOfOurs(t, lab); len(files) != 2*len(left) {
+		t.Errorf("The volumes on the host are %v", files)
+	}
+}
 
-// TestHungHostDoesNotSlowItsNeighbour makes machines on one of two hosts, in turns while the daemon of the other is
-// stopped and while it isn't, and compares how long they take.
-func TestHungHostDoesNotSlowItsNeighbour(t *testing.T) {
+// volumesOfOurs are the root disks and seeds on a host.
+func volumesOfOurs(t *testing.T, lab *privatehost.Host) []string {
+	t.Helper()
+	var found []string
+	for _, dir := range []string{"/var/lib/libvirt/images", seedPoolParent + infrav1.DefaultSeedPool} {
+		entries, err := os.ReadDir(lab.Path(dir))
+		must(t, err)
+		for _, entry := range entries {
+			if _, ok := domain.VolumeUUID(entry.Name()); ok {
+				found = append(found, filepath.Join(dir, entry.Name()))
+			}
+		}
+	}
+	return found
+}
+
+// secretMarker is in what only the owner of a namespace may read.
+const secretMarker = "for-the-eyes-of-the-owner"
+
+// intrusion is one thing that somebody in a namespace tries on what is in another.
+type intrusion struct {
+	name string
+	// object is what it creates, with edits on the parts of a machine.
+	object client.Object
+	edits  []func(*machineParts)
+	// condition and reasons say how it ends. The API server may refuse it too.
+	condition string
+	reasons   []string
+}
+
+// TestNothingIsReachedAcrossNamespaces tries in one namespace to use what is in another, on a host that both may use.
+func TestNothingIsReachedAcrossNamespaces(t *testing.T) {
+	t.Parallel()
+	lab := newLab(t)
+	victim := newScene(t)
+	victim.readyHost("kvm1", lab.URI(), func(h *infrav1.LibvirtHost) { h.Labels["site"] = "victim" })
+	victim.create(&corev1.Secret{ObjectMeta: victim.meta("kvm1-ssh", ""), Data: map[string][]byte{
+		"ssh-privatekey": []byte(secretMarker), "known_hosts": []byte(secretMarker), "username": []byte(secretMarker), "password": []byte(secretMarker),
+	}})
+	green := victim.readyCluster("green", "10.20.0.0/27")
+	m := victim.readyMachine("green", "green-a", emulated, func(p *machineParts) {
+		p.secret.Data["value"] = []byte("#cloud-config\n# " + secretMarker + "\n")
+	})
+	kvm := victim.kvm("kvm1")
+	definition, err := kvm.DomainXML(t.Context(), uuidOf(m))
+	must(t, err)
+	victim.refresh(green)
+	networkBefore, err := kvm.Network(t.Context(), green.Spec.Network.UUID)
+	must(t, err)
+
 	s := newScene(t)
-	sick, well := newLab(t), newLab(t)
-	sickHost := s.readyHost("sick", sick.URI())
-	s.readyHost("well", well.URI())
-	s.readyCluster("green", "10.20.0.0/24")
-	machines := make([]*infrav1.LibvirtMachine, 0, sickMachines+sickNewcomers)
-	for k := range sickMachines {
-		machines = append(machines, s.createMachine("green", fmt.Sprintf("sick-%d", k), emulated, onHost("sick")))
-	}
-	for _, m := range machines {
-		s.expectReady(m)
-	}
-
-	var beside, alone []time.Duration
-	for round := range rounds {
-		alone = append(alone, s.timeMachines(fmt.Sprintf("alone-%d", round))...)
-
-		must(t, sick.SignalDaemon(syscall.SIGSTOP))
-		stop := s.disturb(machines)
-		if round == 0 {
-			for k := range sickNewcomers {
-				machines = append(machines, s.createMachine("green", fmt.Sprintf("new-%d", k), emulated, onHost("sick")))
-			}
-		}
-		beside = append(beside, s.timeMachines(fmt.Sprintf("beside-%d", round))...)
-		stop()
-		must(t, sick.SignalDaemon(syscall.SIGCONT))
-		resumed := time.Now()
-		s.expectReady(sickHost)
-		for _, m := range machines {
-			s.expectReady(m)
-		}
-		t.Logf("Round %d: all %d machines of the host that hung are ready %s after it went on", round, len(machines),
-			time.Since(resumed).Round(time.Millisecond))
-	}
-	for _, p := range []int{50, 99} {
-		ratio := float64(percentile(beside, p)) / float64(percentile(alone, p))
-		t.Logf("p%d of %d machines each: %s beside a host that hangs, %s otherwise: %.3f times", p, len(alone),
-			percentile(beside, p).Round(time.Millisecond), percentile(alone, p).Round(time.Millisecond), ratio)
-		if ratio > slowdown {
-			t.Errorf("That is more than %v times", slowdown)
-		}
-	}
-}
-
-func onHost(name string) func(*machineParts) {
-	return func(p *machineParts) { p.libvirtMachine.Spec.HostName = name }
-}
-
-// disturb has machines reconciled once a second each until the returned function is called.
-func (s *scene) disturb(machines []*infrav1.LibvirtMachine) (stop func()) {
-	s.t.Helper()
-	ended := make(chan struct{})
-	var wg sync.WaitGroup
-	for _, m := range machines {
-		object := &infrav1.LibvirtMachine{ObjectMeta: metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Name}}
-		wg.Go(func() {
-			for tick := time.NewTicker(time.Second); ; {
-				select {
-				case <-ended:
-					return
-				case <-tick.C:
-					patch := fmt.Sprintf(`{"metadata":{"annotations":{"test.example.org/touched":%q}}}`, time.Now().Format(time.RFC3339Nano))
-					if err := api.Patch(s.t.Context(), object, client.RawPatch("application/merge-patch+json", []byte(patch))); err != nil {
-						s.t.Errorf("Touching %s: %v", object.Name, err)
-						return
-					}
-				}
-			}
+	s.readyHost("shared", lab.URI())
+	s.readyCluster("red", "10.21.0.0/27")
+	v := victim.namespace
+	var attempts []intrusion
+	for _, name := range []string{"kvm1-ssh", v + "/kvm1-ssh", "../" + v + "/kvm1-ssh", v + "." + "kvm1-ssh", "/kvm1-ssh", "..", "%2e%2e/" + v + "/kvm1-ssh",
+		v + "%2Fkvm1-ssh", "kvm1-ssh?namespace=" + v, "../../" + v + "/secrets/kvm1-ssh"} {
+		attempts = append(attempts, intrusion{
+			name:      "credentialsRef " + name,
+			condition: infrav1.HostConnectedCondition, reasons: []string{infrav1.HostCredentialsNotFoundReason},
+			object: &infrav1.LibvirtHost{Spec: infrav1.LibvirtHostSpec{URI: "qemu+libssh2://root@127.0.0.1:1/system", CredentialsRef: infrav1.CredentialsReference{Name: name}}},
 		})
 	}
-	return func() {
-		close(ended)
-		wg.Wait()
+	for _, selector := range []metav1.LabelSelector{
+		{MatchLabels: map[string]string{"site": "victim"}},
+		{MatchLabels: map[string]string{"kubernetes.io/metadata.namespace": v}},
+		{MatchLabels: map[string]string{"metadata.namespace": v}},
+		{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "site", Operator: metav1.LabelSelectorOpIn, Values: []string{"victim", "other"}}}},
+		{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "site", Operator: metav1.LabelSelectorOpExists}}},
+	} {
+		attempts = append(attempts, intrusion{
+			name: fmt.Sprintf("hostSelector %v", selector), condition: infrav1.ClusterHostsAvailableCondition, reasons: []string{infrav1.ClusterNoHostSelectedReason},
+			object: &infrav1.LibvirtCluster{Spec: infrav1.LibvirtClusterSpec{HostSelector: selector, Network: infrav1.ClusterNetwork{CIDR: "10.22.0.0/27"}}},
+		})
 	}
-}
-
-// timeMachines makes machines on the host named well, all at once, removes them again, and returns how long each took
-// to be ready.
-func (s *scene) timeMachines(name string) []time.Duration {
-	s.t.Helper()
-	watcher, err := client.NewWithWatch(apiConfig, client.Options{Scheme: scheme})
-	must(s.t, err)
-	changes, err := watcher.Watch(s.t.Context(), &infrav1.LibvirtMachineList{}, client.InNamespace(s.namespace))
-	must(s.t, err)
-	defer changes.Stop()
-	started := map[string]time.Time{}
-	var machines []*infrav1.LibvirtMachine
-	for k := range wellMachines {
-		machine := fmt.Sprintf("%s-%d", name, k)
-		started[machine] = time.Now()
-		machines = append(machines, s.createMachine("green", machine, emulated, onHost("well")))
+	for _, name := range []string{"kvm1", v + "/kvm1", "../" + v + "/kvm1", v + ".kvm1", "/" + v + "/kvm1"} {
+		attempts = append(attempts, intrusion{
+			name: "hostName " + name, condition: infrav1.MachinePlacedCondition, reasons: []string{infrav1.MachineNoHostFitsReason, infrav1.MachineHostNotFoundReason},
+			edits: []func(*machineParts){func(p *machineParts) { p.libvirtMachine.Spec.HostName = name }},
+		})
 	}
-	took := map[string]time.Duration{}
-	for timeout := time.After(patience); len(took) < wellMachines; {
-		select {
-		case event := <-changes.ResultChan():
-			m, ok := event.Object.(*infrav1.LibvirtMachine)
-			if !ok {
-				s.t.Fatalf("The watch ended: %v", event.Object)
-			}
-			if start, ours := started[m.Name]; ours && took[m.Name] == 0 && conditions.IsTrue(m, infrav1.ReadyCondition) {
-				took[m.Name] = time.Since(start)
-			}
-		case <-timeout:
-			s.t.Fatalf("Of %d machines %d are ready after %s", wellMachines, len(took), patience)
+	for _, name := range []string{"green-a", v + "/green-a", "../" + v + "/green-a", v + ".green-a", "../../" + v + "/secrets/green-a"} {
+		attempts = append(attempts, intrusion{
+			name: "dataSecretName " + name, condition: infrav1.MachineBootstrapDataReadyCondition,
+			reasons: []string{infrav1.MachineBootstrapSecretNotFoundReason, infrav1.InternalErrorReason},
+			edits: []func(*machineParts){func(p *machineParts) {
+				p.machine.Spec.Bootstrap.DataSecretName, p.secret = ptr.To(name), nil
+			}},
+		})
+	}
+	theirMachine, theirCluster := victim.machine("green-a"), victim.cluster("green")
+	victim.refresh(theirMachine)
+	victim.refresh(theirCluster)
+	attempts = append(attempts,
+		intrusion{
+			name: "the disk of a machine as the image", condition: infrav1.MachineImageReadyCondition, reasons: []string{infrav1.MachineImageRefusedReason},
+			edits: []func(*machineParts){func(p *machineParts) {
+				p.libvirtMachine.Spec.Image = infrav1.Image{Volume: domain.RootVolumeName(uuidOf(m))}
+			}},
+		},
+		intrusion{
+			name: "the seed of a machine as the image", condition: infrav1.MachineImageReadyCondition, reasons: []string{infrav1.MachineImageNotFoundReason},
+			edits: []func(*machineParts){func(p *machineParts) {
+				p.libvirtMachine.Spec.Image = infrav1.Image{Volume: domain.SeedVolumeName(uuidOf(m))}
+			}},
+		},
+		intrusion{
+			name: "the providerID of a machine", condition: infrav1.MachineDomainReadyCondition, reasons: []string{infrav1.MachineDomainConflictReason, infrav1.MachineDomainMissingReason},
+			edits: []func(*machineParts){func(p *machineParts) {
+				p.libvirtMachine.Spec.ProviderID, p.libvirtMachine.Spec.HostName = m.Spec.ProviderID, "shared"
+			}},
+		},
+		intrusion{
+			name: "the UUID of a network", condition: infrav1.ClusterNetworkReadyCondition, reasons: []string{infrav1.ClusterNetworkConflictReason},
+			object: &infrav1.LibvirtCluster{Spec: infrav1.LibvirtClusterSpec{Network: infrav1.ClusterNetwork{CIDR: "10.23.0.0/27", UUID: green.Spec.Network.UUID}}},
+		},
+		intrusion{
+			name:   "a Cluster of theirs as the owner",
+			object: &infrav1.LibvirtCluster{ObjectMeta: metav1.ObjectMeta{OwnerReferences: []metav1.OwnerReference{ownedBy(theirCluster, "Cluster")}}, Spec: green.Spec},
+		},
+		intrusion{
+			name: "a Machine of theirs as the owner",
+			object: &infrav1.LibvirtMachine{
+				ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{clusterv1.ClusterNameLabel: "green"}, OwnerReferences: []metav1.OwnerReference{ownedBy(theirMachine, "Machine")}},
+				Spec:       m.Spec,
+			},
+		},
+	)
+	if len(attempts) < 30 {
+		t.Fatalf("These are %d attempts", len(attempts))
+	}
+	var made []conditionsObject
+	for k, a := range attempts {
+		if object := s.try(fmt.Sprintf("attempt-%d", k), a); object != nil {
+			made = append(made, object)
 		}
 	}
-	var times []time.Duration
-	for _, m := range machines {
-		times = append(times, took[m.Name])
-		s.delete(m)
+
+	staysSo(t, "nothing of theirs is touched", func() error {
+		now, err := kvm.DomainXML(t.Context(), uuidOf(m))
+		if err != nil || now != definition {
+			return fmt.Errorf("the domain is\n%s\n%w", now, err)
+		}
+		network, err := kvm.Network(t.Context(), green.Spec.Network.UUID)
+		if err != nil || network != networkBefore {
+			return fmt.Errorf("the network is %+v, %w", network, err)
+		}
+		for _, dom := range kvm.Domains() {
+			if dom.UUID != uuidOf(m) {
+				return fmt.Errorf("there is a domain %s", dom.Name)
+			}
+		}
+		return nil
+	})
+	victim.expectAllThere(green, m)
+	victim.expectReady(m)
+	// What only they may read is in their seed and nowhere else.
+	for _, path := range volumesOfOurs(t, lab) {
+		if bytes.Contains(file(t, lab.Path(path)), []byte(secretMarker)) != (filepath.Base(path) == domain.SeedVolumeName(uuidOf(m))) {
+			t.Errorf("The secret is where it doesn't belong, or not where it does: %s", path)
+		}
 	}
-	for _, m := range machines {
-		s.expectGone(m)
+	for _, object := range made {
+		s.refresh(object)
+		text, err := json.Marshal(object)
+		must(t, err)
+		if bytes.Contains(text, []byte(secretMarker)) {
+			t.Errorf("%T %s tells a secret: %s", object, object.GetName(), text)
+		}
 	}
-	return times
+	for _, object := range made {
+		s.delete(object)
+	}
+	for _, object := range made {
+		if len(object.GetFinalizers()) > 0 && uuidOfObject(object) == uuidOf(m) {
+			// It claims their domain: its end waits until somebody says whose that is.
+			s.expectCondition(object, infrav1.DeletingCondition, metav1.ConditionTrue, infrav1.MachineDomainConflictReason)
+			continue
+		}
+		s.expectGone(object)
+	}
+	victim.expectAllThere(green, m)
 }
 
-// percentile is the least of times that p percent of them don't exceed.
-func percentile(times []time.Duration, p int) time.Duration {
-	sorted := slices.Sorted(slices.Values(times))
-	return sorted[(len(sorted)*p+99)/100-1]
+func uuidOfObject(object client.Object) string {
+	if m, ok := object.(*infrav1.LibvirtMachine); ok {
+		return uuidOf(m)
+	}
+	return ""
+}
+
+// try makes an attempt, and returns what it created unless the API server refused it.
+func (s *scene) try(name string, a intrusion) conditionsObject {
+	s.t.Helper()
+	var object conditionsObject
+	var err error
+	switch o := a.object.(type) {
+	case nil:
+		parts := s.machineParts("red", name)
+		emulated(parts)
+		for _, edit := range a.edits {
+			edit(parts)
+		}
+		if parts.secret != nil {
+			s.create(parts.secret)
+		}
+		if err = api.Create(s.t.Context(), parts.machine); err == nil {
+			parts.libvirtMachine.OwnerReferences = []metav1.OwnerReference{ownedBy(parts.machine, "Machine")}
+			err = api.Create(s.t.Context(), parts.libvirtMachine)
+		}
+		object = parts.libvirtMachine
+	case *infrav1.LibvirtCluster:
+		if len(o.OwnerReferences) == 0 {
+			cluster := &clusterv1.Cluster{ObjectMeta: s.meta(name, name), Spec: clusterv1.ClusterSpec{
+				InfrastructureRef: clusterv1.ContractVersionedObjectReference{APIGroup: infrav1.GroupVersion.Group, Kind: "LibvirtCluster", Name: name},
+			}}
+			s.create(cluster)
+			o.OwnerReferences = []metav1.OwnerReference{ownedBy(cluster, "Cluster")}
+			o.Spec.ControlPlaneEndpoint = infrav1.APIEndpoint{Host: strings.Replace(o.Spec.Network.CIDR, ".0/27", ".2", 1), Port: 6443}
+		}
+		owners := o.OwnerReferences
+		o.ObjectMeta = s.meta(name, name)
+		o.OwnerReferences = owners
+		err, object = api.Create(s.t.Context(), o), o
+	case *infrav1.LibvirtMachine:
+		owners := o.OwnerReferences
+		o.ObjectMeta = s.meta(name, "green")
+		o.OwnerReferences = owners
+		err, object = api.Create(s.t.Context(), o), o
+	case *infrav1.LibvirtHost:
+		o.ObjectMeta = s.meta(name, "")
+		err, object = api.Create(s.t.Context(), o), o
+	}
+	if apierrors.IsInvalid(err) {
+		s.t.Logf("%s: refused: %v", a.name, err)
+		return nil
+	}
+	if err != nil {
+		s.t.Fatalf("%s: %v", a.name, err)
+	}
+	if a.condition == "" {
+		staysSo(s.t, a.name+" comes to nothing", func() error {
+			s.refresh(object)
+			if len(object.GetConditions()) > 0 {
+				return errors.New(describe(object))
+			}
+			return nil
+		})
+		return object
+	}
+	eventually(s.t, a.name+" fails", func() error {
+		if err := api.Get(s.t.Context(), client.ObjectKeyFromObject(object), object); err != nil {
+			return err
+		}
+		condition := conditions.Get(object, a.condition)
+		if condition == nil || condition.Status != metav1.ConditionFalse || !slices.Contains(a.reasons, condition.Reason) {
+			return errors.New(describe(object))
+		}
+		s.t.Logf("%s: %s: %s", a.name, condition.Reason, condition.Message)
+		return nil
+	})
+	return object
 }

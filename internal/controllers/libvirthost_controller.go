@@ -27,6 +27,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	kerrors "k8s.io/apimachinery/pkg/util/errors"
+	"sigs.k8s.io/cluster-api/util/conditions"
 	capicontroller "sigs.k8s.io/cluster-api/util/controller"
 	"sigs.k8s.io/cluster-api/util/finalizers"
 	"sigs.k8s.io/cluster-api/util/patch"
@@ -44,16 +45,22 @@ import (
 
 // LibvirtHostReconciler keeps the connection to a host and reports what the host has.
 type LibvirtHostReconciler struct {
-	Client           client.Client
+	Client client.Client
+	// APIReader reads past the cache.
+	APIReader        client.Reader
 	Hosts            *host.Pool
 	Events           *HostEvents
 	WatchFilterValue string
+	// OrphanInterval is the time between two looks for orphans. What was one at both is removed where the policy says so.
+	OrphanInterval time.Duration
+	Metrics        *Metrics
 
-	surveys surveys
+	surveys    surveys
+	orphanages orphanages
 }
 
-// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirthosts,verbs=get;list;watch;patch;update
-// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirthosts/status;libvirthosts/finalizers,verbs=get;patch;update
+// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirthosts,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirthosts/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get
 
 // SetupWithManager adds the reconciler to a manager.
@@ -107,7 +114,8 @@ func (r *LibvirtHostReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	}
 	defer func() {
 		if err := patchHelper.Patch(ctx, libvirtHost, patch.WithOwnedConditions{Conditions: []string{
-			infrav1.ReadyCondition, infrav1.HostConnectedCondition, infrav1.HostStorageReadyCondition, infrav1.DeletingCondition,
+			infrav1.ReadyCondition, infrav1.HostConnectedCondition, infrav1.HostStorageReadyCondition,
+			infrav1.HostOrphansAbsentCondition, infrav1.DeletingCondition,
 		}}); err != nil {
 			reterr = kerrors.NewAggregate([]error{reterr, unlessGone(err)})
 		}
@@ -123,6 +131,12 @@ func (r *LibvirtHostReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		{infrav1.HostConnectedCondition, infrav1.HostConnectedReason, r.reconcileConnection},
 		{infrav1.HostStorageReadyCondition, infrav1.HostStorageReadyReason, r.reconcileStorage},
 	})
+	if conditions.IsTrue(libvirtHost, infrav1.HostStorageReadyCondition) && scope.host != nil && err == nil {
+		after := r.reconcileOrphans(ctx, scope)
+		if result.RequeueAfter == 0 || after < result.RequeueAfter {
+			result.RequeueAfter = after
+		}
+	}
 	if scope.host != nil {
 		err = kerrors.NewAggregate([]error{err, r.reportAllocated(ctx, scope)})
 	}
@@ -140,6 +154,8 @@ type hostScope struct {
 func (r *LibvirtHostReconciler) forget(key types.NamespacedName) {
 	r.Hosts.Remove(hostKey(key.Namespace, key.Name))
 	r.surveys.forget(hostKey(key.Namespace, key.Name))
+	r.orphanages.forget(hostKey(key.Namespace, key.Name))
+	r.Metrics.forget(hostKey(key.Namespace, key.Name))
 }
 
 // reconcileDelete lets a host go once nothing of ours is on it any more.

@@ -52,6 +52,7 @@ type LibvirtMachineReconciler struct {
 	Hosts            *host.Pool
 	Events           *HostEvents
 	Imports          *task.Runner
+	Metrics          *Metrics
 	WatchFilterValue string
 
 	promises promises
@@ -67,8 +68,8 @@ type LibvirtMachineReconciler struct {
 	reserved memo[ownedDomain, struct{}]
 }
 
-// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirtmachines,verbs=get;list;watch;patch;update
-// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirtmachines/status;libvirtmachines/finalizers,verbs=get;patch;update
+// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirtmachines,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirtmachines/status,verbs=patch
 // +kubebuilder:rbac:groups=cluster.x-k8s.io,resources=clusters;machines;machinesets,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get
 

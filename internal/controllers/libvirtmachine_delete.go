@@ -118,13 +118,26 @@ func (r *LibvirtMachineReconciler) removeDomain(ctx context.Context, s *machineS
 	if err != nil {
 		return false, err
 	}
-	if err := s.host.DestroyDomain(ctx, s.uuid); err != nil && !errors.Is(err, host.ErrNotFound) {
-		return true, fmt.Errorf("stopping domain %s: %w", s.uuid, err)
+	return true, destroyDomain(ctx, s.host, s.uuid)
+}
+
+// destroyDomain stops and undefines a domain. One that is gone is fine.
+func destroyDomain(ctx context.Context, kvm *host.Host, uuid string) error {
+	if err := kvm.DestroyDomain(ctx, uuid); err != nil && !errors.Is(err, host.ErrNotFound) {
+		return fmt.Errorf("stopping domain %s: %w", uuid, err)
 	}
-	if err := s.host.UndefineDomain(ctx, s.uuid); err != nil && !errors.Is(err, host.ErrNotFound) {
-		return true, fmt.Errorf("undefining domain %s: %w", s.uuid, err)
+	if err := kvm.UndefineDomain(ctx, uuid); err != nil && !errors.Is(err, host.ErrNotFound) {
+		return fmt.Errorf("undefining domain %s: %w", uuid, err)
 	}
-	return true, nil
+	return nil
+}
+
+// deleteVolume deletes a volume. One that is gone is fine.
+func deleteVolume(ctx context.Context, kvm *host.Host, pool, name string) error {
+	if err := kvm.DeleteVolume(ctx, pool, name); err != nil && !errors.Is(err, host.ErrNotFound) {
+		return err
+	}
+	return nil
 }
 
 // removeVolumes removes the root disk and the bootstrap data. Without the domain's mark, a root disk must look like one
@@ -147,12 +160,11 @@ func (r *LibvirtMachineReconciler) removeVolumes(ctx context.Context, s *machine
 		}
 	}
 	if ours {
-		if err := s.host.DeleteVolume(ctx, pool, name); err != nil && !errors.Is(err, host.ErrNotFound) {
+		if err := deleteVolume(ctx, s.host, pool, name); err != nil {
 			return fmt.Errorf("removing the root disk: %w", err)
 		}
 	}
-	err := s.host.DeleteVolume(ctx, seedPool(s.libvirtHost), domain.SeedVolumeName(s.uuid))
-	if err != nil && !errors.Is(err, host.ErrNotFound) {
+	if err := deleteVolume(ctx, s.host, seedPool(s.libvirtHost), domain.SeedVolumeName(s.uuid)); err != nil {
 		return fmt.Errorf("removing the bootstrap data: %w", err)
 	}
 	return nil

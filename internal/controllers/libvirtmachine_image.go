@@ -86,9 +86,12 @@ func (r *LibvirtMachineReconciler) reconcileImage(ctx context.Context, s *machin
 func (r *LibvirtMachineReconciler) importImage(s *machineScope, key imageKey, epoch uint64) error {
 	kvm, source := s.host, image.Source{URL: s.libvirtMachine.Spec.Image.URL, SHA256: key.digest}
 	run := func(ctx context.Context, report func(task.Progress)) error {
+		moving := r.Metrics.startTransfer(key.host)
 		found, err := image.Import(ctx, kvm, key.pool, source, func(done, total int64) {
+			moving.progress(done)
 			report(task.Progress{Done: done, Total: total})
 		})
+		moving.end(err)
 		if err == nil {
 			r.images.set(key, epoch, found)
 		}

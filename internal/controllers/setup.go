@@ -17,9 +17,12 @@ limitations under the License.
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 
@@ -33,6 +36,10 @@ type Options struct {
 	WatchFilterValue string
 	// HostWorkers, ClusterWorkers and MachineWorkers are how many objects of each kind are reconciled at once.
 	HostWorkers, ClusterWorkers, MachineWorkers int
+	// OrphanInterval is the time between two looks for orphans on a host, DefaultOrphanInterval when it is zero.
+	OrphanInterval time.Duration
+	// Metrics are those that the pool of hosts observes its calls with. Without them nobody reads what is counted.
+	Metrics *Metrics
 }
 
 // Setup adds the reconcilers to a manager, with the pool of hosts and all else that runs beside them. Errors are those
@@ -41,6 +48,12 @@ func Setup(ctx context.Context, mgr ctrl.Manager, hosts *host.Pool, options Opti
 	if err := addIndexes(ctx, mgr); err != nil {
 		return err
 	}
+	if options.Metrics == nil {
+		var err error
+		if options.Metrics, err = NewMetrics(prometheus.NewRegistry()); err != nil {
+			return err
+		}
+	}
 	events := &HostEvents{Client: mgr.GetClient(), Pool: hosts, WatchFilterValue: options.WatchFilterValue}
 	imports := task.NewRunner(task.DefaultLimit)
 	for _, runnable := range []interface{ Start(context.Context) error }{hosts, events, imports} {
@@ -48,10 +61,17 @@ func Setup(ctx context.Context, mgr ctrl.Manager, hosts *host.Pool, options Opti
 			return fmt.Errorf("adding %T: %w", runnable, err)
 		}
 	}
-	if err := (&LibvirtHostReconciler{
-		Client: mgr.GetClient(), Hosts: hosts, Events: events, WatchFilterValue: options.WatchFilterValue,
-	}).SetupWithManager(ctx, mgr, controller.Options{MaxConcurrentReconciles: options.HostWorkers}); err != nil {
+	hostReconciler := &LibvirtHostReconciler{
+		Client: mgr.GetClient(), APIReader: mgr.GetAPIReader(), Hosts: hosts, Events: events, WatchFilterValue: options.WatchFilterValue,
+		OrphanInterval: cmp.Or(options.OrphanInterval, DefaultOrphanInterval), Metrics: options.Metrics,
+	}
+	if err := hostReconciler.SetupWithManager(ctx, mgr, controller.Options{MaxConcurrentReconciles: options.HostWorkers}); err != nil {
 		return fmt.Errorf("setting up the LibvirtHost controller: %w", err)
+	}
+	if err := options.Metrics.registry.Register(&stateCollector{
+		client: mgr.GetClient(), hosts: hosts, orphanages: &hostReconciler.orphanages, watchFilterValue: options.WatchFilterValue, elected: mgr.Elected(),
+	}); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
 	}
 	if err := (&LibvirtClusterReconciler{
 		Client: mgr.GetClient(), Hosts: hosts, Events: events, WatchFilterValue: options.WatchFilterValue,
@@ -60,6 +80,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, hosts *host.Pool, options Opti
 	}
 	if err := (&LibvirtMachineReconciler{
 		Client: mgr.GetClient(), APIReader: mgr.GetAPIReader(), Hosts: hosts, Events: events, Imports: imports, WatchFilterValue: options.WatchFilterValue,
+		Metrics: options.Metrics,
 	}).SetupWithManager(ctx, mgr, controller.Options{MaxConcurrentReconciles: options.MachineWorkers}); err != nil {
 		return fmt.Errorf("setting up the LibvirtMachine controller: %w", err)
 	}

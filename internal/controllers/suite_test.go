@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -61,6 +62,8 @@ var (
 	// pool is that of the shared manager. A host of the test driver exists in its connection only, so tests look at
 	// such a host through it.
 	pool *host.Pool
+	// registry has the metrics of the shared manager.
+	registry = prometheus.NewRegistry()
 	// uploaded holds what the shared manager uploaded to hosts of the test driver, which can't take it.
 	uploaded = &uploads{content: map[string]string{}}
 )
@@ -128,9 +131,13 @@ func run(m *testing.M) (int, error) {
 		return 0, err
 	}
 
-	pool = host.NewPool(ctrl.Log.WithName("host"), host.WithUpload(uploaded.keep))
+	measured, err := NewMetrics(registry)
+	if err != nil {
+		return 0, err
+	}
+	pool = host.NewPool(ctrl.Log.WithName("host"), host.WithUpload(uploaded.keep), host.WithObserver(measured.ObserveCall))
 	ctx, cancel := context.WithCancel(context.Background())
-	ended, err := startManager(ctx, pool, sharedManager, "", nil)
+	ended, err := startManager(ctx, pool, sharedManager, "", nil, func(o *Options) { o.Metrics = measured })
 	if err != nil {
 		cancel()
 		return 0, err
@@ -178,7 +185,7 @@ func moduleDir(module string) (string, error) {
 
 // startManager runs the controllers until ctx ends, for the objects with the value of the watch-filter label and, unless
 // it is empty, in one namespace. What the channel returns is how the manager ended.
-func startManager(ctx context.Context, hosts *host.Pool, watchFilter, namespace string, newClient client.NewClientFunc) (<-chan error, error) {
+func startManager(ctx context.Context, hosts *host.Pool, watchFilter, namespace string, newClient client.NewClientFunc, edits ...func(*Options)) (<-chan error, error) {
 	var namespaces map[string]cache.Config
 	if namespace != "" {
 		namespaces = map[string]cache.Config{namespace: {}}
@@ -195,9 +202,11 @@ func startManager(ctx context.Context, hosts *host.Pool, watchFilter, namespace 
 	if err != nil {
 		return nil, fmt.Errorf("creating a manager: %w", err)
 	}
-	if err := Setup(ctx, mgr, hosts, Options{
-		WatchFilterValue: watchFilter, HostWorkers: 20, ClusterWorkers: 10, MachineWorkers: 50,
-	}); err != nil {
+	options := Options{WatchFilterValue: watchFilter, HostWorkers: 20, ClusterWorkers: 10, MachineWorkers: 50}
+	for _, edit := range edits {
+		edit(&options)
+	}
+	if err := Setup(ctx, mgr, hosts, options); err != nil {
 		return nil, err
 	}
 	ended := make(chan error, 1)

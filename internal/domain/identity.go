@@ -21,6 +21,7 @@ package domain
 import (
 	"crypto/sha256"
 	"fmt"
+	"regexp"
 	"strings"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
@@ -47,6 +48,18 @@ func RootVolumeName(uuid string) string {
 // SeedVolumeName is the name of the volume with a machine's bootstrap data.
 func SeedVolumeName(uuid string) string {
 	return "capl-" + uuid + "-seed.iso"
+}
+
+var volumeName = regexp.MustCompile(`^capl-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-(?:root\.qcow2|seed\.iso)$`)
+
+// VolumeUUID is the UUID in the name of a volume that is named like the root disk or the bootstrap data of a machine.
+// False when it isn't.
+func VolumeUUID(volume string) (string, bool) {
+	found := volumeName.FindStringSubmatch(volume)
+	if found == nil {
+		return "", false
+	}
+	return found[1], true
 }
 
 // ProviderID of the machine whose domain has the UUID.

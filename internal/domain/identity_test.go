@@ -79,3 +79,21 @@ func TestVolumeNames(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
+
+func TestVolumeUUID(t *testing.T) {
+	const uuid = "5e0f7f4e-6f8c-4b4e-9d0c-000000000001"
+	for name, want := range map[string]string{
+		RootVolumeName(uuid):                     uuid,
+		SeedVolumeName(uuid):                     uuid,
+		"capl-" + uuid + "-root.qcow2.bak":       "",
+		"my-capl-" + uuid + "-root.qcow2":        "",
+		"capl-" + uuid + "-root.iso":             "",
+		"capl-" + uuid[1:] + "-root.qcow2":       "",
+		"capl-5E0F7F4E" + uuid[8:] + "-seed.iso": "",
+		"image-0123456789abcdef":                 "",
+	} {
+		if got, ok := VolumeUUID(name); got != want || ok != (want != "") {
+			t.Errorf("%s: got %q, %v", name, got, ok)
+		}
+	}
+}

@@ -265,3 +265,16 @@ func TestDomainTypes(t *testing.T) {
 		t.Error("wrong translation")
 	}
 }
+
+func TestTimestamp(t *testing.T) {
+	for text, want := range map[string]time.Time{
+		"1700000000.012345678": time.Unix(1700000000, 12345678),
+		"1700000000":           time.Unix(1700000000, 0),
+		"":                     {},
+		"yesterday":            {},
+	} {
+		if got := timestamp(text); !got.Equal(want) {
+			t.Errorf("%q: got %s, want %s", text, got, want)
+		}
+	}
+}

@@ -21,6 +21,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"time"
 
 	"libvirt.org/go/libvirt"
 	"libvirt.org/go/libvirtxml"
@@ -36,6 +37,8 @@ type Volume struct {
 	Format string
 	// BackingPath is the file the volume is an overlay of, if any.
 	BackingPath string
+	// ModifiedAt is when the volume was last written to. Zero where libvirt doesn't tell.
+	ModifiedAt time.Time
 }
 
 func volumeKey(pool, name string) string { return pool + "/" + name }
@@ -192,6 +195,9 @@ func parseVolume(definition string) (Volume, error) {
 	volume := Volume{Name: parsed.Name, CapacityBytes: size(parsed.Capacity), AllocationBytes: size(parsed.Allocation)}
 	if parsed.Target != nil {
 		volume.Path = parsed.Target.Path
+		if parsed.Target.Timestamps != nil {
+			volume.ModifiedAt = timestamp(parsed.Target.Timestamps.Mtime)
+		}
 		if parsed.Target.Format != nil {
 			volume.Format = parsed.Target.Format.Type
 		}

@@ -45,7 +45,7 @@ func setupHost(mgr ctrl.Manager) error {
 
 // ValidateCreate refuses a spec that can't or mustn't be served.
 func (hostValidator) ValidateCreate(_ context.Context, host *infrav1.LibvirtHost) (admission.Warnings, error) {
-	return nil, invalid("LibvirtHost", host.Name, validateHost(host.Spec))
+	return warnHost(host.Spec), invalid("LibvirtHost", host.Name, validateHost(host.Spec))
 }
 
 // ValidateUpdate refuses a spec that can't or mustn't be served, and other storage pools while machines are there.
@@ -61,7 +61,15 @@ func (hostValidator) ValidateUpdate(_ context.Context, before, after *infrav1.Li
 			"can't be changed while the disks of machines are in the pools it names: delete the %d LibvirtMachines on the host first, or create another LibvirtHost",
 			machines)))
 	}
-	return nil, invalid("LibvirtHost", after.Name, found)
+	return warnHost(after.Spec), invalid("LibvirtHost", after.Name, found)
+}
+
+// warnHost tells of what is allowed and dangerous.
+func warnHost(spec infrav1.LibvirtHostSpec) admission.Warnings {
+	if spec.OrphanPolicy == infrav1.OrphanPolicyDelete {
+		return admission.Warnings{"spec.orphanPolicy Delete removes machines of other management clusters that use this host or its storage too: use Report if there are any"}
+	}
+	return nil
 }
 
 // ValidateDelete allows every deletion: the finalizer waits for what is still on the host.

@@ -17,6 +17,7 @@ limitations under the License.
 package webhooks
 
 import (
+	"strings"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -42,6 +43,17 @@ func TestHostCreate(t *testing.T) {
 		{name: "a processor for each virtual one", edits: []edit{set("spec.cpuOvercommitPercent", "100")}},
 		{name: "one pool for images and disks, another for seeds", edits: []edit{set("spec.storage", "{imagePool: a, diskPool: a, seedPool: default}")}},
 
+		{name: "orphans are reported", edits: []edit{set("spec.orphanPolicy", "Report")}},
+		{name: "orphans are removed", edits: []edit{set("spec.orphanPolicy", "Delete")}},
+
+		{
+			name: "another policy for orphans", edits: []edit{set("spec.orphanPolicy", "Adopt")},
+			want: []string{`spec.orphanPolicy: Unsupported value: "Adopt": supported values: "Report", "Delete"`},
+		},
+		{
+			name: "a Secret in another namespace", edits: []edit{set("spec.credentialsRef.name", "other/kvm1")},
+			want: []string{`spec.credentialsRef.name: Invalid value: "other/kvm1": must be the name of a Secret in the namespace of the LibvirtHost: no other namespace can be named`},
+		},
 		{name: "no spec", edits: []edit{unset("spec")}, want: []string{"spec: Required value"}},
 		{name: "no URI", edits: []edit{unset("spec.uri")}, want: []string{"spec.uri: Required value"}},
 		{
@@ -171,5 +183,20 @@ func setMachines(t *testing.T, u *unstructured.Unstructured, machines int32) {
 	}
 	if err := api.Get(t.Context(), client.ObjectKeyFromObject(u), u); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Whoever has orphans removed is told whose machines those may be.
+func TestHostWarnsOfTheRemovalOfOrphans(t *testing.T) {
+	for policy, warnings := range map[infrav1.OrphanPolicy]int{"": 0, infrav1.OrphanPolicyReport: 0, infrav1.OrphanPolicyDelete: 1} {
+		found := warnHost(infrav1.LibvirtHostSpec{OrphanPolicy: policy})
+		if len(found) != warnings {
+			t.Errorf("%q: got %q", policy, found)
+		}
+		for _, warning := range found {
+			if !strings.Contains(warning, "other management clusters") {
+				t.Errorf("got %q", warning)
+			}
+		}
 	}
 }

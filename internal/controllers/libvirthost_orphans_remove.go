@@ -1,0 +1,245 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package controllers
+
+import (
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
+	"sigs.k8s.io/cluster-api/util/annotations"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/domain"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/owner"
+)
+
+// maxOrphansRemoved bounds what is removed after one look, so that somebody who made a mistake has time to see it.
+const maxOrphansRemoved = 10
+
+// removal removes orphans from a host after a look.
+type removal struct {
+	*LibvirtHostReconciler
+	*hostScope
+	// claims are the machines of the namespace, read past the cache.
+	claims map[string]*infrav1.LibvirtMachine
+	// strangers are the definitions of the domains that no machine stands for, by name. Nil until they are needed.
+	strangers map[string]string
+}
+
+// removeOrphans removes the orphans that were there at the last look already, and returns those that are left, with the
+// reason why they are kept. Whatever was true at the look is made sure of again.
+func (r *LibvirtHostReconciler) removeOrphans(ctx context.Context, s *hostScope, orphans []orphan) ([]orphan, error) {
+	due := func(o orphan) bool { return o.kept == "" && time.Since(o.since) >= r.OrphanInterval }
+	if !slices.ContainsFunc(orphans, due) {
+		return orphans, nil
+	}
+	var machines infrav1.LibvirtMachineList
+	if err := r.APIReader.List(ctx, &machines, client.InNamespace(s.libvirtHost.Namespace)); err != nil {
+		return nil, fmt.Errorf("listing LibvirtMachines: %w", err)
+	}
+	remove := &removal{LibvirtHostReconciler: r, hostScope: s, claims: claimsOf(machines.Items)}
+	keptDisks := map[string]bool{}
+	var left []orphan
+	removed := 0
+	for _, o := range orphans {
+		if due(o) && removed < maxOrphansRemoved && !keptDisks[o.uuid] {
+			kept, err := remove.orphan(ctx, o)
+			if errors.Is(err, host.ErrUnreachable) {
+				return nil, fmt.Errorf("removing %s: %w", o, err)
+			}
+			if err != nil {
+				kept = fmt.Sprintf("removing it failed: %s", err)
+			}
+			if o.kept = kept; kept == "" {
+				removed++
+				ctrl.LoggerFrom(ctx).Info("Removed orphan from host", "host", s.libvirtHost.Name, "orphan", o.String(), "domainUUID", o.uuid)
+				continue
+			}
+			keptDisks[o.uuid] = true
+		} else if keptDisks[o.uuid] {
+			o.kept = "the disk of the same machine is kept"
+		}
+		left = append(left, o)
+	}
+	return left, nil
+}
+
+// orphan removes an orphan, or returns why it is kept.
+func (r *removal) orphan(ctx context.Context, o orphan) (kept string, err error) {
+	if claim := r.claims[o.uuid]; claim != nil {
+		return fmt.Sprintf("LibvirtMachine %s has its UUID", claim.Name), nil
+	}
+	document, err := r.host.DomainXML(ctx, o.uuid)
+	missing := errors.Is(err, host.ErrNotFound)
+	switch {
+	case err != nil && !missing:
+		return "", err
+	case o.kind == orphanVolume && missing:
+		return r.volume(ctx, o)
+	case o.kind == orphanVolume:
+		return "it is the disk of a domain by now", nil
+	case missing:
+		return "", nil
+	}
+	if by, ok := owner.Of(document); !ok || by != o.owner {
+		return "it carries another mark than before", nil
+	}
+	return r.domain(ctx, o, document)
+}
+
+// domain removes a domain with its volumes and gives its address back.
+func (r *removal) domain(ctx context.Context, o orphan, document string) (kept string, err error) {
+	cluster, err := r.cluster(ctx, o.owner)
+	if err != nil {
+		return "", err
+	}
+	if kept, err := r.foreign(ctx, o.owner, cluster, document); kept != "" || err != nil {
+		return kept, err
+	}
+	if err := destroyDomain(ctx, r.host, o.uuid); err != nil {
+		return "", err
+	}
+	if err := deleteVolume(ctx, r.host, diskPool(r.libvirtHost), domain.RootVolumeName(o.uuid)); err != nil {
+		return "", err
+	}
+	if err := deleteVolume(ctx, r.host, seedPool(r.libvirtHost), domain.SeedVolumeName(o.uuid)); err != nil {
+		return "", err
+	}
+	if cluster == nil {
+		return "", nil
+	}
+	libvirtCluster := &infrav1.LibvirtCluster{}
+	key := client.ObjectKey{Namespace: cluster.Namespace, Name: cluster.Spec.InfrastructureRef.Name}
+	if err := r.Client.Get(ctx, key, libvirtCluster); err != nil || libvirtCluster.Spec.Network.UUID == "" {
+		return "", client.IgnoreNotFound(err)
+	}
+	return "", r.host.Release(ctx, libvirtCluster.Spec.Network.UUID, network.MAC(o.uuid))
+}
+
+// cluster is the Cluster that a mark names, nil when it isn't in this management cluster.
+func (r *removal) cluster(ctx context.Context, by owner.Owner) (*clusterv1.Cluster, error) {
+	cluster := &clusterv1.Cluster{}
+	err := r.APIReader.Get(ctx, client.ObjectKey{Namespace: by.Namespace, Name: by.Cluster}, cluster)
+	if apierrors.IsNotFound(err) {
+		return nil, nil //nolint:nilnil // Absence is an ordinary state here.
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking up Cluster %s: %w", by.Cluster, err)
+	}
+	return cluster, nil
+}
+
+// foreign says why a domain may be a machine of another management cluster. Two of them can't have a Cluster of the same
+// name in namespaces of the same name on one host, because the networks would have one name too. So either the Cluster
+// is here, or its network has to be gone.
+func (r *removal) foreign(ctx context.Context, by owner.Owner, cluster *clusterv1.Cluster, document string) (string, error) {
+	if cluster != nil {
+		if annotations.IsPaused(cluster, cluster) {
+			return fmt.Sprintf("Cluster %s is paused", by.Cluster), nil
+		}
+		return "", nil
+	}
+	name := network.Name(by.Namespace, by.Cluster)
+	if !usesNetwork(document, name) {
+		return fmt.Sprintf("Cluster %s isn't in this management cluster, perhaps in another: if not, remove the domain on the host", by.Cluster), nil
+	}
+	networks, err := r.host.Networks(ctx)
+	if err != nil {
+		return "", err
+	}
+	if slices.ContainsFunc(networks, func(n host.Network) bool { return n.Name == name }) {
+		return fmt.Sprintf("Cluster %s isn't in this management cluster but its network %s is on the host, perhaps of another: "+
+			"if not, remove the network (virsh net-destroy, virsh net-undefine)", by.Cluster, name), nil
+	}
+	return "", nil
+}
+
+// usesNetwork tells whether a domain has an interface in a libvirt network.
+func usesNetwork(document, name string) bool {
+	var parsed struct {
+		Sources []struct {
+			Network string `xml:"network,attr"`
+		} `xml:"devices>interface>source"`
+	}
+	if err := xml.Unmarshal([]byte(document), &parsed); err != nil {
+		return false
+	}
+	for _, source := range parsed.Sources {
+		if source.Network == name {
+			return true
+		}
+	}
+	return false
+}
+
+// volume removes a volume that looks like one of ours and that nobody uses.
+func (r *removal) volume(ctx context.Context, o orphan) (kept string, err error) {
+	found, err := r.host.Volume(ctx, o.pool, o.name)
+	if errors.Is(err, host.ErrNotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if o.name == domain.RootVolumeName(o.uuid) && (found.Format != "qcow2" || found.BackingPath == "") {
+		return "it is no overlay over an image, as we make them", nil
+	}
+	if !found.ModifiedAt.Equal(o.modified) {
+		return "it was written to after it was found, perhaps by a machine on another host that uses the storage too", nil
+	}
+	if r.strangers == nil {
+		if err := r.readStrangers(ctx); err != nil {
+			return "", err
+		}
+	}
+	for name, document := range r.strangers {
+		if strings.Contains(document, o.name) {
+			return fmt.Sprintf("domain %s uses it", name), nil
+		}
+	}
+	return "", deleteVolume(ctx, r.host, o.pool, o.name)
+}
+
+// readStrangers reads the definitions of all domains but those of our machines.
+func (r *removal) readStrangers(ctx context.Context) error {
+	r.strangers = map[string]string{}
+	for _, dom := range r.host.Domains() {
+		if claim := r.claims[dom.UUID]; claim != nil && claim.Spec.HostName == r.libvirtHost.Name {
+			continue
+		}
+		document, err := r.host.DomainXML(ctx, dom.UUID)
+		if errors.Is(err, host.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		r.strangers[dom.Name] = document
+	}
+	return nil
+}
