@@ -155,7 +155,7 @@ to the host by default. The command ends with the host.`,
 func newHostJoinCommand() *cobra.Command {
 	var bridge string
 	cmd := &cobra.Command{
-		Use:   "join NAME NAME",
+		Use:   "join NAME OTHER",
 		Short: "Connect two running hosts by a bridge in each, like a switch",
 		Long: `Connect two running hosts by a bridge in each, as if both were plugged into one
 switch. Join more hosts in a row or a star, never in a circle. The connection

@@ -54,9 +54,10 @@ func TestFullDisk(t *testing.T) {
 	s := newScene(t)
 	lab := newLab(t)
 	const dir = "/var/lib/libvirt/small"
-	inside(t, lab, "mkdir "+dir+" && mount -t tmpfs -o size=1m tmpfs "+dir+
-		" && virsh pool-define-as small dir --target "+dir+" && dd if=/dev/zero of="+dir+"/ballast bs=1k count=1020")
+	inside(t, lab, "mkdir "+dir+" && virsh pool-define-as small dir --target "+dir)
 	s.readyHost("kvm1", lab.URI(), func(h *infrav1.LibvirtHost) { h.Spec.Storage.DiskPool = "small" })
+	// Placement knows what the pool had when it was looked at last.
+	inside(t, lab, "mount -t tmpfs -o size=1m tmpfs "+dir+" && dd if=/dev/zero of="+dir+"/ballast bs=1k count=1020")
 	green := s.readyCluster("green", "10.20.0.0/27")
 	m := s.createMachine("green", "green-a", emulated)
 	s.expectCondition(m, infrav1.MachineDomainReadyCondition, metav1.ConditionFalse, infrav1.LibvirtErrorReason, "no space left in the storage pool")

@@ -42,13 +42,18 @@ func TestManyMachinesAtOnceGetNoMoreThanThereIs(t *testing.T) {
 	const count = 60
 	room := map[string]int{"memory": 13, "vcpus": 13, "disk": 14}
 	s := newScene(t)
-	s.readyHost("memory", testDriver(t, hosttest.Memory(14), hosttest.CPUs(64)))
-	s.readyHost("vcpus", testDriver(t, hosttest.Memory(64), hosttest.CPUs(14)), func(h *infrav1.LibvirtHost) {
-		h.Spec.Reserved.CPUs, h.Spec.CPUOvercommitPercent = ptr.To(int32(1)), 200
-	})
-	s.readyHost("disk", testDriver(t, hosttest.Memory(64), hosttest.CPUs(64)), func(h *infrav1.LibvirtHost) {
-		h.Spec.Reserved.Storage = ptr.To(resource.MustParse("71Gi"))
-	})
+	hosts := []*infrav1.LibvirtHost{
+		s.createHost("memory", testDriver(t, hosttest.Memory(14), hosttest.CPUs(64))),
+		s.createHost("vcpus", testDriver(t, hosttest.Memory(64), hosttest.CPUs(14)), func(h *infrav1.LibvirtHost) {
+			h.Spec.Reserved.CPUs, h.Spec.CPUOvercommitPercent = ptr.To(int32(1)), 200
+		}),
+		s.createHost("disk", testDriver(t, hosttest.Memory(64), hosttest.CPUs(64)), func(h *infrav1.LibvirtHost) {
+			h.Spec.Reserved.Storage = ptr.To(resource.MustParse("71Gi"))
+		}),
+	}
+	for _, h := range hosts {
+		s.expectReady(h)
+	}
 	// They wait for the cluster, and all begin when it is ready.
 	s.createCluster("green", "10.20.0.0/26")
 	var machines []*infrav1.LibvirtMachine
@@ -86,11 +91,12 @@ func TestManyMachinesAtOnceGetNoMoreThanThereIs(t *testing.T) {
 		}
 	}
 
-	for _, hostName := range []string{"disk", "memory", "vcpus"} {
-		gone := slices.IndexFunc(machines, func(m *infrav1.LibvirtMachine) bool { return m.Spec.HostName == hostName })
-		s.delete(machines[gone])
-		s.expectGone(machines[gone])
-		machines = slices.Delete(machines, gone, gone+1)
+	for _, hostNames := range [][]string{{"disk"}, {"memory", "vcpus"}} {
+		for _, hostName := range hostNames {
+			gone := slices.IndexFunc(machines, func(m *infrav1.LibvirtMachine) bool { return m.Spec.HostName == hostName })
+			s.delete(machines[gone])
+			machines = slices.Delete(machines, gone, gone+1)
+		}
 		expectPlaced(room)
 	}
 	waiting := len(refused())

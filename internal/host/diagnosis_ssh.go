@@ -115,7 +115,7 @@ func checkHostKey(ctx context.Context, uri hosturi.URI, known ssh.HostKeyCallbac
 	}
 	enough := errors.New("that is all")
 	var verdict error
-	_, _, _, _ = ssh.NewClientConn(conn, uri.Address(), &ssh.ClientConfig{
+	_, _, _, _ = ssh.NewClientConn(conn, uri.Address(), &ssh.ClientConfig{ //nolint:dogsled // What the callback found is all that counts.
 		User:              uri.User,
 		HostKeyAlgorithms: types,
 		HostKeyCallback: func(name string, remote net.Addr, key ssh.PublicKey) error {

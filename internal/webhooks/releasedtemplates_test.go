@@ -17,7 +17,6 @@ limitations under the License.
 package webhooks
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -104,7 +103,7 @@ func TestVariablesAreInTheReference(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, match := range regexp.MustCompile(`\$\{([A-Z_]+)`).FindAllStringSubmatch(string(content), -1) {
-			if !strings.Contains(string(page), fmt.Sprintf("`%s`", match[1])) {
+			if !strings.Contains(string(page), "`"+match[1]+"`") {
 				t.Errorf("%s uses %s, which the page doesn't have", filepath.Base(part), match[1])
 			}
 		}
