@@ -79,12 +79,13 @@ type timing struct {
 var defaultTiming = timing{
 	ping:         5 * time.Second,
 	pingDeadline: 10 * time.Second,
-	silence:      time.Second,
-	dial:         30 * time.Second,
-	backoff:      250 * time.Millisecond,
-	soon:         750 * time.Millisecond,
-	maxBackoff:   15 * time.Second,
-	resync:       10 * time.Minute,
+	// A host under heavy load was seen to take almost that long.
+	silence:    5 * time.Second,
+	dial:       30 * time.Second,
+	backoff:    250 * time.Millisecond,
+	soon:       750 * time.Millisecond,
+	maxBackoff: 15 * time.Second,
+	resync:     10 * time.Minute,
 }
 
 // ErrConnecting means that the first attempt to connect has not ended yet.

@@ -22,73 +22,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hosttest"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
 )
-
-// maxRecovery is how long a host may be back without being used.
-const maxRecovery = 2 * time.Second
-
-// watchful is the default timing, but for outages that are noticed soon.
-func watchful(p *Pool) {
-	p.timing.ping, p.timing.pingDeadline, p.timing.silence = 200*time.Millisecond, 2*time.Second, 500*time.Millisecond
-}
-
-// TestLibvirtdBack has hosts go away and come back, for as long as it takes for pauses to be as long as they get.
-func TestLibvirtdBack(t *testing.T) {
-	signal := func(sig syscall.Signal) func(*testing.T, *privatehost.Host) {
-		return func(t *testing.T, lab *privatehost.Host) {
-			t.Helper()
-			must(t, lab.SignalDaemon(sig))
-		}
-	}
-	for _, tt := range []struct {
-		name       string
-		ssh        bool
-		away, back func(*testing.T, *privatehost.Host)
-	}{
-		{"the daemon hung", false, signal(syscall.SIGSTOP), signal(syscall.SIGCONT)},
-		{"the daemon was restarted", false, stopDaemon, startDaemon},
-		{"the daemon was restarted behind SSH", true, stopDaemon, startDaemon},
-		{"the daemon hung behind SSH", true, signal(syscall.SIGSTOP), signal(syscall.SIGCONT)},
-		{"the network was cut", true, link("down"), link("up")},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			lab := hosttest.Libvirtd(t)
-			cfg := Config{URI: socketURI(lab)}
-			if tt.ssh {
-				cfg = sshConfig(t, hosttest.SSHD(t, lab))
-			}
-			p, events := newPool(t, watchful)
-			p.Set(testKey, cfg)
-			h := connected(t, p, testKey)
-			must(t, h.DefineDomain(testContext(t), domainXML("qemu", 1)))
-
-			tt.away(t, lab)
-			events.expect(t, Event{Kind: HostDisconnected})
-			_, err := p.Get(testKey)
-			t.Logf("Away: %v", err)
-			time.Sleep(3 * time.Second)
-			tt.back(t, lab)
-			start := time.Now()
-			eventually(t, "the host can be used again", func() error {
-				if _, err := p.Get(testKey); err != nil {
-					return err
-				}
-				_, err := h.DomainXML(testContext(t), domainUUID(1))
-				return err
-			})
-			took := time.Since(start)
-			t.Logf("It was used %s after it was back", took)
-			if took > maxRecovery {
-				t.Errorf("that is more than %s", maxRecovery)
-			}
-		})
-	}
-}
 
 func stopDaemon(t *testing.T, lab *privatehost.Host) {
 	t.Helper()
@@ -98,20 +34,6 @@ func stopDaemon(t *testing.T, lab *privatehost.Host) {
 func startDaemon(t *testing.T, lab *privatehost.Host) {
 	t.Helper()
 	must(t, lab.StartDaemon(testContext(t)))
-}
-
-// link cuts or mends the host's network, without a word to either end of a connection.
-func link(state string) func(*testing.T, *privatehost.Host) {
-	return func(t *testing.T, lab *privatehost.Host) {
-		t.Helper()
-		links, err := lab.Inside(testContext(t), "ip", "-o", "-4", "addr", "show", "to", lab.Addr().String()).Output()
-		if err != nil || len(strings.Fields(string(links))) < 2 {
-			t.Fatalf("looking for the link: %s, %v", links, err)
-		}
-		if out, err := lab.Inside(testContext(t), "ip", "link", "set", strings.Fields(string(links))[1], state).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-	}
 }
 
 // TestKnock has nobody listen at an address, and then somebody.

@@ -296,7 +296,12 @@ func find(t *testing.T, status Status, name string) Process {
 func requireGone(t *testing.T, status Status) {
 	t.Helper()
 	for _, process := range append(status.Processes, Process{Name: "supervisor", PID: status.PID}) {
-		if err := syscall.Kill(process.PID, 0); !errors.Is(err, syscall.ESRCH) {
+		// Who ended is there until somebody has noticed.
+		err := syscall.Kill(process.PID, 0)
+		for end := time.Now().Add(5 * time.Second); !errors.Is(err, syscall.ESRCH) && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			err = syscall.Kill(process.PID, 0)
+		}
+		if !errors.Is(err, syscall.ESRCH) {
 			t.Errorf("%s (pid %d) is still there: %v", process.Name, process.PID, err)
 		}
 	}
