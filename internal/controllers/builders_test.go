@@ -141,6 +141,10 @@ func testDriver(t *testing.T, options ...hosttest.NodeOption) string {
 func (s *scene) createHost(name, uri string, edits ...func(*infrav1.LibvirtHost)) *infrav1.LibvirtHost {
 	s.t.Helper()
 	libvirtHost := &infrav1.LibvirtHost{ObjectMeta: s.meta(name, ""), Spec: infrav1.LibvirtHostSpec{URI: uri}}
+	if !strings.HasPrefix(uri, "test:") {
+		// Many tests share the processors of this machine.
+		libvirtHost.Spec.CPUOvercommitPercent = 10000
+	}
 	for _, edit := range edits {
 		edit(libvirtHost)
 	}

@@ -97,17 +97,26 @@ func say(ctx context.Context, from, to *Host, address string) error {
 		return err
 	}
 	defer client.Close()
-	deadline, _ := ctx.Deadline()
-	if err := errors.Join(client.SetDeadline(deadline), server.SetDeadline(deadline)); err != nil {
-		return err
-	}
-	if _, err := client.Write([]byte("hello")); err != nil {
-		return err
-	}
 	said := make([]byte, 16)
-	n, sender, err := server.(*net.UDPConn).ReadFromUDP(said)
-	if err != nil {
-		return fmt.Errorf("nothing arrives: %w", err)
+	var n int
+	var sender *net.UDPAddr
+	// A packet may get lost while the cable is new: the kernel is still learning who is where.
+	for {
+		if _, err := client.Write([]byte("hello")); err != nil {
+			return err
+		}
+		if err := server.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+			return err
+		}
+		if n, sender, err = server.(*net.UDPConn).ReadFromUDP(said); err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("nothing arrives: %w", err)
+		}
+	}
+	if err := client.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return err
 	}
 	if _, err := server.(*net.UDPConn).WriteToUDP(said[:n], sender); err != nil {
 		return err
