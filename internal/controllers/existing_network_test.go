@@ -230,9 +230,13 @@ func TestExistingNetworkThatIsNotFit(t *testing.T) {
 	notFit(infrav1.ClusterNetworkNotFoundReason, "kvm2: ")
 	must(t, s.kvm("kvm2").EnsureNetwork(t.Context(), lanNetwork("<dhcp><range start='192.168.1.150' end='192.168.1.200'/></dhcp>")))
 	s.expectReady(green)
-	if !slices.Equal(green.Status.Hosts, []string{"kvm1", "kvm2"}) {
-		t.Errorf("It uses %v", green.Status.Hosts)
-	}
+	// Conditions are written a moment before the rest of the status.
+	eventually(t, "it uses both hosts", func() error {
+		if s.refresh(green); !slices.Equal(green.Status.Hosts, []string{"kvm1", "kvm2"}) {
+			return fmt.Errorf("it uses %v", green.Status.Hosts)
+		}
+		return nil
+	})
 
 	// Where machines are in it, its loss is said, and the host stays in use.
 	must(t, s.kvm("kvm1").DeleteNetwork(t.Context(), foreignUUID))
