@@ -73,7 +73,10 @@ type timing struct {
 	// backoff is the first pause between two dials. Pauses grow to soon, where a dial costs next to nothing, and
 	// otherwise to maxBackoff.
 	backoff, soon, maxBackoff time.Duration
-	resync                    time.Duration
+	// resync is the time between two comparisons of the inventory with the host; secondLook that until the first: a
+	// daemon that has just been started still takes a guest for running that died without it, and sends no event when it
+	// finds out.
+	resync, secondLook time.Duration
 }
 
 var defaultTiming = timing{
@@ -86,6 +89,7 @@ var defaultTiming = timing{
 	soon:       750 * time.Millisecond,
 	maxBackoff: 15 * time.Second,
 	resync:     10 * time.Minute,
+	secondLook: 5 * time.Second,
 }
 
 // ErrConnecting means that the first attempt to connect has not ended yet.

@@ -46,6 +46,7 @@ var quick = timing{
 	soon:         500 * time.Millisecond,
 	maxBackoff:   500 * time.Millisecond,
 	resync:       time.Hour,
+	secondLook:   time.Hour,
 }
 
 func quickly(p *Pool) { p.timing = quick }

@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -83,7 +84,7 @@ func TestLibvirtdCrash(t *testing.T) {
 // TestLibvirtdRestart kills the daemon; the guests go on, but for one, which dies meanwhile.
 func TestLibvirtdRestart(t *testing.T) {
 	lab := hosttest.Libvirtd(t)
-	p, h, events := connect(t, socketURI(lab), quickly)
+	p, h, events := connect(t, socketURI(lab), quickly, func(p *Pool) { p.timing.secondLook = 2 * time.Second })
 	ctx := testContext(t)
 	for n := 1; n <= 3; n++ {
 		must(t, h.DefineDomain(ctx, domainXML("qemu", n)))
@@ -140,6 +141,60 @@ func TestLibvirtdRestart(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestLibvirtdRestartTakesDeadForAlive has a guest die without the daemon, which is then slow to find out: until then it
+// says that the guest runs, and it sends no event when it knows better.
+func TestLibvirtdRestartTakesDeadForAlive(t *testing.T) {
+	lab := hosttest.Libvirtd(t)
+	p, h, events := connect(t, socketURI(lab), quickly, func(p *Pool) { p.timing.secondLook = 2 * time.Second })
+	ctx, uuid := testContext(t), domainUUID(1)
+	must(t, h.DefineDomain(ctx, domainXML("qemu", 1)))
+	must(t, h.StartDomain(ctx, uuid))
+	eventually(t, "its events are in", func() error {
+		if domain, err := h.Domain(uuid); err != nil || domain.State != Running {
+			return fmt.Errorf("got %+v, %w", domain, err)
+		}
+		return nil
+	})
+	must(t, lab.StopDaemon(ctx, syscall.SIGKILL))
+	events.expect(t, Event{Kind: HostDisconnected})
+	signalGuest(t, lab, "-KILL", "guest-1")
+	refuse := blockUnix(t, lab.Path("/var/lib/libvirt/qemu/domain-1-guest-1/monitor.sock"))
+	must(t, lab.StartDaemon(ctx))
+	connected(t, p, testKey)
+	if domain, err := h.Domain(uuid); err != nil || domain.State != Running {
+		t.Fatalf("before the daemon knows: %+v, %v", domain, err)
+	}
+	events.forget()
+	refuse()
+	events.expect(t, Event{Kind: DomainChanged, UUID: uuid})
+	if domain, err := h.Domain(uuid); err != nil || domain.State != Shutoff {
+		t.Errorf("when the daemon knows: %+v, %v", domain, err)
+	}
+}
+
+// blockUnix puts a socket in the place of another that lets its clients wait, until it is told to refuse them.
+func blockUnix(t *testing.T, path string) (refuse func()) {
+	t.Helper()
+	must(t, os.Remove(path))
+	dir, err := os.Open(filepath.Dir(path)) // a socket's path must be short
+	must(t, err)
+	address := &syscall.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path))}
+	listener, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	must(t, err)
+	must(t, syscall.Bind(listener, address))
+	must(t, syscall.Listen(listener, 0))
+	must(t, os.Chmod(path, 0o777))
+	// Its queue has room for one.
+	client, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	must(t, err)
+	must(t, syscall.Connect(client, address))
+	refuse = sync.OnceFunc(func() {
+		must(t, errors.Join(syscall.Close(listener), syscall.Close(client), dir.Close()))
+	})
+	t.Cleanup(refuse)
+	return refuse
 }
 
 // settled waits for the inventory to have the events of everything that was done.

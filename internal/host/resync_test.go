@@ -83,7 +83,7 @@ func TestResync(t *testing.T) {
 
 // TestResyncRuns has it done by itself.
 func TestResyncRuns(t *testing.T) {
-	_, h, _ := connect(t, hosttest.TestDriver(t), quickly, func(p *Pool) { p.timing.resync = 20 * time.Millisecond })
+	_, h, _ := connect(t, hosttest.TestDriver(t), quickly, func(p *Pool) { p.timing.secondLook, p.timing.resync = 20*time.Millisecond, 20*time.Millisecond })
 	must(t, h.DefineDomain(testContext(t), domainXML("test", 1)))
 	lose(t, h, func(entries map[string]entry) { delete(entries, domainUUID(1)) })
 	eventually(t, "the domain is found again", func() error {

@@ -154,7 +154,7 @@ func (s *session) watch(ctx context.Context, t timing) error {
 			}
 		}()
 	}
-	resync := time.NewTicker(t.resync)
+	resync := time.NewTimer(t.secondLook)
 	defer resync.Stop()
 	for {
 		select {
@@ -162,6 +162,7 @@ func (s *session) watch(ctx context.Context, t timing) error {
 			bounded, cancel := context.WithTimeout(ctx, t.dial)
 			_ = s.resync(bounded) // if it fails for good so does the ping
 			cancel()
+			resync.Reset(t.resync)
 		case <-s.abandoned:
 			return s.cause
 		case <-ctx.Done():
