@@ -38,7 +38,7 @@ var _ = Describe("A cluster over two hosts", Ordered, func() {
 	var stays, leaves string
 
 	BeforeAll(func(ctx SpecContext) {
-		startLab(ctx, quickstart.Options{Name: "wide", Hosts: 2, ControlPlanes: 1, Workers: 2})
+		startLab(ctx, quickstart.Options{Name: "wide", Hosts: 2, ControlPlanes: 1, Workers: 3})
 	}, NodeTimeout(90*time.Minute))
 
 	It("spreads the workers over the failure domains", func(ctx SpecContext) {
@@ -78,7 +78,7 @@ var _ = Describe("A cluster over two hosts", Ordered, func() {
 		Eventually(func(g Gomega) {
 			_, workers := machinesByHost(ctx)
 			g.Expect(workers[leaves]).To(BeEmpty())
-			g.Expect(workers[stays]).To(HaveLen(2))
+			g.Expect(workers[stays]).To(HaveLen(3))
 			ready, err := kubectl(ctx, lab.ClusterKubeconfig(), "wait", "--for=condition=Ready", "node", "--all", "--timeout=1s")
 			g.Expect(err).NotTo(HaveOccurred())
 			for _, machine := range workers[stays] {
