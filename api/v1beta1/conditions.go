@@ -258,4 +258,35 @@ const (
 	// MachineAddressConflictReason says that the machine's address, spec.address, belongs to something else too: the
 	// message names it. Remove that, or delete the Machine.
 	MachineAddressConflictReason = "AddressConflict"
+
+	// MachineNetworkNotFoundReason says that the host has no libvirt network of a name in spec.interfaces: define it there,
+	// or delete the Machine to have it placed elsewhere.
+	MachineNetworkNotFoundReason = "NetworkNotFound"
+
+	// MachineNetworkInactiveReason says that a libvirt network of spec.interfaces is stopped on the host: start it.
+	MachineNetworkInactiveReason = "NetworkInactive"
+
+	// MachineNetworkNotAllowedReason says that a libvirt network of spec.interfaces was made for a cluster of another
+	// namespace: name another one in a new LibvirtMachineTemplate.
+	MachineNetworkNotAllowedReason = "NetworkNotAllowed"
+
+	// MachineBridgeNotFoundReason says that the host has no bridge of a name in spec.interfaces: make it there, or delete
+	// the Machine to have it placed elsewhere.
+	MachineBridgeNotFoundReason = "BridgeNotFound"
+
+	// MachineInvalidInterfacesReason says that spec.interfaces doesn't go with the node network of the cluster: the message
+	// says why. Correct it in a new LibvirtMachineTemplate.
+	MachineInvalidInterfacesReason = "InvalidInterfaces"
+
+	// MachineWaitingForIPAddressReason says that an IPAM provider hasn't answered an IPAddressClaim yet: the message names
+	// it. If it goes on, see whether the provider of the pool runs.
+	MachineWaitingForIPAddressReason = "WaitingForIPAddress"
+
+	// MachineIPAddressClaimFailedReason says that an IPAddressClaim wasn't granted, or isn't the machine's own: the message
+	// has the provider's reason, for example that the pool is exhausted.
+	MachineIPAddressClaimFailedReason = "IPAddressClaimFailed"
+
+	// MachineInvalidIPAddressReason says that an IPAM provider gave an address that the machine can't have: the message
+	// says why. Correct the pool, then delete the Machine.
+	MachineInvalidIPAddressReason = "InvalidIPAddress"
 )

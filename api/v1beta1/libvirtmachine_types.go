@@ -84,6 +84,18 @@ type LibvirtMachineSpec struct {
 	// domainType is KVM, or QEMU for software emulation. KVM when unset.
 	// +optional
 	DomainType DomainType `json:"domainType,omitempty"`
+
+	// interfaces are the network interfaces, in the order in which the guest finds them. Exactly one has the source
+	// Cluster. A single interface in the node network when unset.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:XValidation:rule="self.exists_one(i, i.source == 'Cluster')",message="exactly one interface must have the source Cluster, because nodes reach each other by the node network: add or remove one"
+	// +kubebuilder:validation:XValidation:rule="self.filter(i, has(i.defaultRoute) && i.defaultRoute == 'Use').size() <= 1",message="only one interface can have the default route: set defaultRoute Use on one of them"
+	// +kubebuilder:validation:XValidation:rule="self.all(i, !has(i.macAddress) || self.exists_one(j, has(j.macAddress) && j.macAddress == i.macAddress))",message="no two interfaces can have the same macAddress: change or remove one"
+	Interfaces []Interface `json:"interfaces,omitempty"`
 }
 
 // DomainType is what runs a domain's code.
@@ -168,7 +180,8 @@ type LibvirtMachineStatus struct {
 	// +optional
 	Initialization LibvirtMachineInitializationStatus `json:"initialization,omitempty,omitzero"`
 
-	// addresses of the machine. The internal address is reserved before the machine boots.
+	// addresses of the machine. The first internal one, that in the node network, is known before the machine boots. Those
+	// of its other interfaces follow: from pools at once, by DHCP as soon as they are seen.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
@@ -217,6 +230,7 @@ type LibvirtMachineInitializationStatus struct {
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.hostName) || (has(self.spec.hostName) && (self.spec.hostName == oldSelf.spec.hostName || (has(self.spec.migratedFrom) && self.spec.migratedFrom == oldSelf.spec.hostName)))",message="spec.hostName can't be changed or removed once it is set, because the machine's disks are on that host: delete the Machine to have it made anew elsewhere"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.address) || (has(self.spec.address) && self.spec.address == oldSelf.spec.address)",message="spec.address can't be changed or removed once it is set, because certificates and other nodes know it: delete the Machine to have it made anew"
 // +kubebuilder:validation:XValidation:rule="self.spec.vcpus == oldSelf.spec.vcpus && quantity(string(self.spec.memory)).compareTo(quantity(string(oldSelf.spec.memory))) == 0 && self.spec.image == oldSelf.spec.image && quantity(string(self.spec.rootDisk.size)).compareTo(quantity(string(oldSelf.spec.rootDisk.size))) == 0 && has(self.spec.rootDisk.cache) == has(oldSelf.spec.rootDisk.cache) && (!has(self.spec.rootDisk.cache) || self.spec.rootDisk.cache == oldSelf.spec.rootDisk.cache) && has(self.spec.domainType) == has(oldSelf.spec.domainType) && (!has(self.spec.domainType) || self.spec.domainType == oldSelf.spec.domainType)",message="spec.vcpus, spec.memory, spec.image, spec.rootDisk and spec.domainType can't be changed on an existing machine: make a new LibvirtMachineTemplate and name it in the MachineDeployment or the control plane, which rolls out new machines"
+// +kubebuilder:validation:XValidation:rule="has(self.spec.interfaces) == has(oldSelf.spec.interfaces) && (!has(self.spec.interfaces) || self.spec.interfaces == oldSelf.spec.interfaces)",message="spec.interfaces can't be changed on an existing machine: make a new LibvirtMachineTemplate and name it in the MachineDeployment or the control plane, which rolls out new machines"
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
 // +kubebuilder:subresource:status

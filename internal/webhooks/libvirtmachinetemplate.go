@@ -78,5 +78,11 @@ func validateMachineTemplate(template *infrav1.LibvirtMachineTemplate) field.Err
 		found = append(found, field.Forbidden(path.Child("spec", "address"),
 			"is the address of one machine: remove it from the template"))
 	}
+	for k, i := range template.Spec.Template.Spec.Interfaces {
+		if i.MACAddress != "" {
+			found = append(found, field.Forbidden(path.Child("spec", "interfaces").Index(k).Child("macAddress"),
+				"is the address of one machine: remove it from the template"))
+		}
+	}
 	return found
 }

@@ -60,6 +60,11 @@ func TestTemplateCreate(t *testing.T) {
 			template: machineTemplate(t, set("spec.template.spec.address", "10.100.0.10")),
 			want:     []string{"spec.template.spec.address: Forbidden: is the address of one machine: remove it from the template"},
 		},
+		{
+			name:     "one MAC address for several machines",
+			template: machineTemplate(t, set("spec.template.spec.interfaces", "[{name: nodes, source: Cluster}, {name: lan, source: Bridge, bridge: {name: br0}, macAddress: '52:54:00:12:34:56'}]")),
+			want:     []string{"spec.template.spec.interfaces[1].macAddress: Forbidden: is the address of one machine: remove it from the template"},
+		},
 		{name: "clusters on a bridge", template: clusterTemplate(t, unset("spec.template.spec.controlPlaneEndpoint"), set("spec.template.spec.network",
 			"{managementPolicy: Existing, bridge: br0, cidr: 192.168.1.0/24, nodeRange: 192.168.1.100-192.168.1.149, gateway: 192.168.1.1, nameservers: [192.168.1.1]}"))},
 		{
