@@ -38,15 +38,11 @@ type Definition struct {
 	// BackingPath and BackingFormat are those of the image under the root volume.
 	BackingPath, BackingFormat string
 	// NetworkName is the libvirt network of the cluster, or Bridge the host's bridge in its place. MAC is the address of
-	// the interface in it.
+	// the interface in it. The other interfaces follow from Spec.
 	NetworkName, Bridge, MAC string
 	// MTU of the network in bytes.
 	MTU int32
 }
-
-// maxQueues bounds the queues of a network interface: more cost memory on the host and gain nothing at the speeds of a
-// bridge.
-const maxQueues = 4
 
 // Render is the XML of a machine's domain.
 func Render(d Definition) (string, error) {
@@ -116,7 +112,7 @@ func renderDevices(d Definition) *libvirtxml.DomainDeviceList {
 		Disks: []libvirtxml.DomainDisk{renderRootDisk(d), renderSeed(d)},
 		// Debian's cloud kernel has no driver for q35's own SATA, so the seed's CD-ROM hangs on virtio-scsi.
 		Controllers: []libvirtxml.DomainController{{Type: "scsi", Index: ptr.To[uint](0), Model: "virtio-scsi"}},
-		Interfaces:  []libvirtxml.DomainInterface{renderInterface(d)},
+		Interfaces:  renderInterfaces(d),
 		RNGs: []libvirtxml.DomainRNG{{
 			Model:   "virtio",
 			Backend: &libvirtxml.DomainRNGBackend{Random: &libvirtxml.DomainRNGBackendRandom{Device: "/dev/urandom"}},
@@ -181,23 +177,4 @@ func renderSeed(d Definition) libvirtxml.DomainDisk {
 
 func fileSource(path string) *libvirtxml.DomainDiskSource {
 	return &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: path}}
-}
-
-func renderInterface(d Definition) libvirtxml.DomainInterface {
-	source := &libvirtxml.DomainInterfaceSource{Network: &libvirtxml.DomainInterfaceSourceNetwork{Network: d.NetworkName}}
-	if d.Bridge != "" {
-		source = &libvirtxml.DomainInterfaceSource{Bridge: &libvirtxml.DomainInterfaceSourceBridge{Bridge: d.Bridge}}
-	}
-	nic := libvirtxml.DomainInterface{
-		MAC:    &libvirtxml.DomainInterfaceMAC{Address: d.MAC},
-		Source: source,
-		Model:  &libvirtxml.DomainInterfaceModel{Type: "virtio"},
-	}
-	if d.MTU != 0 {
-		nic.MTU = &libvirtxml.DomainInterfaceMTU{Size: uint(d.MTU)}
-	}
-	if queues := min(int(d.Spec.VCPUs), maxQueues); queues > 1 {
-		nic.Driver = &libvirtxml.DomainInterfaceDriver{Queues: uint(queues)}
-	}
-	return nic
 }

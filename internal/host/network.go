@@ -217,14 +217,7 @@ func (s *session) ensureNetwork(ctx context.Context, wanted *libvirtxml.Network,
 }
 
 func (s *session) networkNameTaken(ctx context.Context, wanted *libvirtxml.Network) bool {
-	uuid, err := call(ctx, s.control, "networkLookupByName", func() (string, error) {
-		net, err := s.control.libvirt.LookupNetworkByName(wanted.Name)
-		if err != nil {
-			return "", err
-		}
-		uuid, err := net.GetUUIDString()
-		return uuid, errors.Join(err, net.Free())
-	})
+	uuid, err := s.networkUUID(ctx, wanted.Name)
 	return err == nil && uuid != wanted.UUID
 }
 

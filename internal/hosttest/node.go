@@ -55,14 +55,28 @@ func (n *Node) render() ([]byte, error) {
 		Cores   int    `xml:"cores"`
 		Threads int    `xml:"threads"`
 	}
+	type bridge struct {
+		Type  string `xml:"type,attr"`
+		Name  string `xml:"name,attr"`
+		Start struct {
+			Mode string `xml:"mode,attr"`
+		} `xml:"start"`
+		Bridge struct{} `xml:"bridge"`
+	}
+	bridges := make([]bridge, len(n.bridges))
+	for k, name := range n.bridges {
+		bridges[k].Type, bridges[k].Name, bridges[k].Start.Mode = "bridge", name, "onboot"
+	}
 	return xml.MarshalIndent(struct {
 		XMLName xml.Name `xml:"node"`
 		CPU     cpu      `xml:"cpu"`
 		Memory  uint64   `xml:"memory"`
+		Bridges []bridge `xml:"interface"`
 		Pools   []*pool  `xml:"pool"`
 	}{
-		CPU:    cpu{MHz: 2000, Model: "x86_64", Active: n.cpus, Nodes: 1, Sockets: 1, Cores: n.cpus, Threads: 1},
-		Memory: n.memoryKiB,
-		Pools:  n.pools,
+		CPU:     cpu{MHz: 2000, Model: "x86_64", Active: n.cpus, Nodes: 1, Sockets: 1, Cores: n.cpus, Threads: 1},
+		Memory:  n.memoryKiB,
+		Bridges: bridges,
+		Pools:   n.pools,
 	}, "", "  ")
 }

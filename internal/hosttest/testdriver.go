@@ -29,6 +29,7 @@ type Node struct {
 	memoryKiB uint64
 	cpus      int
 	pools     []*pool
+	bridges   []string
 }
 
 // NodeOption changes a Node.
@@ -39,6 +40,9 @@ func Memory(gib uint64) NodeOption { return func(n *Node) { n.memoryKiB = gib <<
 
 // CPUs sets the number of the host's CPUs. It is 8 by default.
 func CPUs(count int) NodeOption { return func(n *Node) { n.cpus = count } }
+
+// Bridge adds a bridge of the host's own.
+func Bridge(name string) NodeOption { return func(n *Node) { n.bridges = append(n.bridges, name) } }
 
 // Pool adds a started pool of 100 GiB. There is one called default already.
 func Pool(name string) NodeOption {

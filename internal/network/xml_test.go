@@ -64,13 +64,13 @@ func TestRenderNetwork(t *testing.T) {
 
 func TestRenderGuestConfig(t *testing.T) {
 	const mac = "52:75:b3:02:f0:dc"
-	xmltest.Golden(t, "network-config.yaml", string(RenderGuestConfig(Guest{MAC: mac})))
-	xmltest.Golden(t, "network-config-mtu.yaml", string(RenderGuestConfig(Guest{MAC: mac, MTU: 1420})))
+	xmltest.Golden(t, "network-config.yaml", string(RenderGuestConfig([]GuestInterface{NodeInterface(mac, 0, netip.Addr{}, Plan{})})))
+	xmltest.Golden(t, "network-config-mtu.yaml", string(RenderGuestConfig([]GuestInterface{NodeInterface(mac, 1420, netip.Addr{}, Plan{})})))
 	plans, err := NewPlans(lan(func(n *infrav1.ClusterNetwork) { n.Nameservers = []string{"192.168.1.1", "2001:db8::53"} }))
 	if err != nil {
 		t.Fatal(err)
 	}
-	static := RenderGuestConfig(Guest{MAC: mac, MTU: 1420, Address: netip.MustParseAddr("192.168.1.100"), Plan: plans.Main})
+	static := RenderGuestConfig([]GuestInterface{NodeInterface(mac, 1420, netip.MustParseAddr("192.168.1.100"), plans.Main)})
 	xmltest.Golden(t, "network-config-static.yaml", string(static))
 	var parsed struct {
 		Ethernets map[string]struct {
