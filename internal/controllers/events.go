@@ -49,6 +49,9 @@ type HostEvents struct {
 	counts map[string]uint64
 }
 
+// anyNetwork, in the place of a network's UUID, is the epoch of all networks of a host.
+const anyNetwork = "any network"
+
 // epoch counts what happened to a host, or to one of its networks: what was seen in another epoch may not be true any
 // more. A new connection begins a new epoch for all of a host.
 func (e *HostEvents) epoch(host, networkUUID string) uint64 {
@@ -70,6 +73,7 @@ func (e *HostEvents) count(event host.Event) {
 	switch event.Kind {
 	case host.NetworkChanged:
 		e.counts[event.Host+" "+event.UUID]++
+		e.counts[event.Host+" "+anyNetwork]++
 	case host.HostConnected, host.StoragePoolChanged:
 		e.counts[event.Host]++
 	}
@@ -127,7 +131,10 @@ func (e *HostEvents) dispatch(ctx context.Context, event host.Event) error {
 				return err
 			}
 		}
-		return e.wakeMachines(ctx, client.InNamespace(key.Namespace), client.MatchingFields{hostNameField: key.Name})
+		if err := e.wakeMachines(ctx, client.InNamespace(key.Namespace), client.MatchingFields{hostNameField: key.Name}); err != nil {
+			return err
+		}
+		return e.wakeMachines(ctx, client.InNamespace(key.Namespace), client.MatchingFields{hostNameField: noHost})
 	case host.StoragePoolChanged:
 		e.hosts.add(hostOf(event.Host))
 		return nil

@@ -63,7 +63,7 @@ func (r *LibvirtMachineReconciler) reconcileAddress(ctx context.Context, s *mach
 	case err != nil:
 		return fmt.Errorf("reserving an address: %w", err)
 	}
-	setAddress(s, s.libvirtMachine.Spec.Address)
+	r.setAddresses(s)
 	return nil
 }
 
@@ -119,7 +119,20 @@ func (r *LibvirtMachineReconciler) claimAddress(ctx context.Context, s *machineS
 	if err != nil {
 		return err
 	}
-	if own != "" {
+	pooled, isPooled, err := pooledNodeAddress(s)
+	switch {
+	case err != nil:
+		return err
+	case isPooled && own != "" && own != pooled:
+		return addressConflict("spec.address %s isn't the address %s that the machine got from its pool: delete the Machine to have it made anew", own, pooled)
+	case isPooled && others[pooled] != "":
+		return addressConflict("the pool gave %s, which is also the address of LibvirtMachine %s: take it out of the pool, or delete one of the two Machines",
+			pooled, others[pooled])
+	case isPooled && own == "":
+		return r.writeAddress(ctx, s, pooled)
+	case isPooled:
+		return nil
+	case own != "":
 		return checkAddress(s, own, others)
 	}
 	own, err = r.claims.pick(s.cluster, s.uuid, s.plan, internalIP(s.libvirtMachine), func(ip string) bool {

@@ -24,6 +24,7 @@ import (
 	kerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/klog/v2"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
+	ipamv1 "sigs.k8s.io/cluster-api/api/ipam/v1beta2"
 	"sigs.k8s.io/cluster-api/util"
 	capicontroller "sigs.k8s.io/cluster-api/util/controller"
 	"sigs.k8s.io/cluster-api/util/finalizers"
@@ -66,6 +67,10 @@ type LibvirtMachineReconciler struct {
 	owned memo[ownedDomain, struct{}]
 	// reserved are the domains whose address was seen reserved.
 	reserved memo[ownedDomain, struct{}]
+	// plugs are the libvirt networks that interfaces of machines name.
+	plugs memo[plugKey, plug]
+	// sightings are what was seen of guests' addresses, by the UUID of the domain.
+	sightings memo[string, glimpse]
 }
 
 // +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirtmachines,verbs=get;list;watch;patch
@@ -90,6 +95,7 @@ func (r *LibvirtMachineReconciler) SetupWithManager(ctx context.Context, mgr ctr
 			predicates.ClusterPausedTransitionsOrInfrastructureProvisioned(mgr.GetScheme(), log)).
 		Watches(&infrav1.LibvirtCluster{}, handler.EnqueueRequestsFromMapFunc(r.clusterToUnplaced), hostsChanged).
 		Watches(&infrav1.LibvirtHost{}, handler.EnqueueRequestsFromMapFunc(r.hostToUnplaced), roomChanged).
+		Watches(&ipamv1.IPAddressClaim{}, handler.EnqueueRequestForOwner(mgr.GetScheme(), mgr.GetRESTMapper(), &infrav1.LibvirtMachine{}, handler.OnlyControllerOwner())).
 		WatchesRawSource(r.Events.machines.source()).
 		WatchesRawSource(r.Imports.Source()).
 		Complete(ctx, r)
@@ -134,8 +140,12 @@ type machineScope struct {
 	uuid string
 	// domain as it was last seen, nil when there is none.
 	domain *host.Domain
+	// sawRunning says that the domain ran already when it was last seen.
+	sawRunning bool
 	// plan of the node network on the host.
 	plan network.Plan
+	// pooled are the addresses from pools by the name of the interface.
+	pooled map[string][]network.StaticAddress
 	// image under the root disk, and the bootstrap data: gathered only while there is no domain.
 	image    image.Info
 	userData []byte
@@ -198,6 +208,9 @@ func (r *LibvirtMachineReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 		{infrav1.MachineDomainReadyCondition, infrav1.MachineDomainRunningReason, r.reconcileDomain},
 	})
 	reportMachine(scope)
+	if after := r.sightAddresses(ctx, scope); err == nil && after > 0 && (result.RequeueAfter == 0 || after < result.RequeueAfter) {
+		result.RequeueAfter = after
+	}
 	return result, err
 }
 

@@ -49,6 +49,9 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 	}
 	if err := r.findHost(ctx, s, s.libvirtMachine.Spec.HostName); errors.Is(err, errHostGone) {
 		// The finalizer of a LibvirtHost waits for its machines: whoever took it away by force says that the host is gone.
+		if err := r.releaseClaims(ctx, s); err != nil {
+			return err
+		}
 		ctrl.LoggerFrom(ctx).Info("Gave up machine with its host", "host", s.libvirtMachine.Spec.HostName, "domainUUID", s.uuid)
 		controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
 		return nil
@@ -67,6 +70,10 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 	if err := r.removeFromOrigin(ctx, s); err != nil {
 		return err
 	}
+	if err := r.releaseClaims(ctx, s); err != nil {
+		return err
+	}
+	r.sightings.forget(s.uuid)
 	r.claims.release(s.cluster, s.uuid)
 	r.restarts.drop(s.uuid)
 	r.promises.drop(s.uuid)

@@ -79,6 +79,9 @@ func (r *LibvirtMachineReconciler) reconcileDomain(ctx context.Context, s *machi
 			return err
 		}
 	}
+	if err := r.reconcileInterfaces(ctx, s); err != nil {
+		return err
+	}
 	if err := r.reconcileAddress(ctx, s); err != nil {
 		return err
 	}
@@ -90,6 +93,7 @@ func (r *LibvirtMachineReconciler) reconcileDomain(ctx context.Context, s *machi
 	if s.domain.State == host.Running || s.domain.State == host.Blocked {
 		r.restarts.forget(s.uuid)
 		setProvisioned(s.libvirtMachine)
+		s.sawRunning = true
 		return nil
 	}
 	if !provisioned(s.libvirtMachine) {

@@ -84,15 +84,24 @@ func (r *LibvirtMachineReconciler) findHost(ctx context.Context, s *machineScope
 // place chooses a host and writes the choice and the identity down. Nothing is written to the host before that, so that
 // a crash at any point finds its way back.
 func (r *LibvirtMachineReconciler) place(ctx context.Context, s *machineScope) error {
+	// Before the lock: hosts are asked.
+	unplugged := r.unplugged(ctx, s)
 	r.promises.mu.Lock()
 	defer r.promises.mu.Unlock()
 	candidates, err := r.candidates(ctx, s)
 	if err != nil {
 		return err
 	}
+	for i := range candidates {
+		candidates[i].Unusable = append(candidates[i].Unusable, unplugged[candidates[i].Name]...)
+	}
 	chosen, err := placement.Pick(candidates, requestOf(s))
 	if err != nil {
-		return &waiting{reason: infrav1.MachineNoHostFitsReason, message: err.Error()}
+		wait := &waiting{reason: infrav1.MachineNoHostFitsReason, message: err.Error()}
+		if len(unplugged) > 0 {
+			wait.after = conflictInterval // no event tells of a bridge
+		}
+		return wait
 	}
 	uuid := string(s.libvirtMachine.UID)
 	if err := r.checkFree(s, chosen, uuid); err != nil {

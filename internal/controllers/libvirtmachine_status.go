@@ -68,16 +68,7 @@ func reportMachine(s *machineScope) {
 		infrav1.MachineBootstrapDataReadyCondition, infrav1.MachineDomainReadyCondition)
 }
 
-// setAddress reports the address that is reserved for a machine and the names it goes by.
-func setAddress(s *machineScope, ip string) {
-	s.libvirtMachine.Status.Addresses = []clusterv1.MachineAddress{
-		{Type: clusterv1.MachineInternalIP, Address: ip},
-		{Type: clusterv1.MachineHostName, Address: s.machine.Name},
-		{Type: clusterv1.MachineInternalDNS, Address: s.machine.Name},
-	}
-}
-
-// internalIP is the reported address of a machine, empty when there is none.
+// internalIP is the reported address of a machine in the node network, empty when there is none.
 func internalIP(libvirtMachine *infrav1.LibvirtMachine) string {
 	for _, address := range libvirtMachine.Status.Addresses {
 		if address.Type == clusterv1.MachineInternalIP {

@@ -45,6 +45,9 @@ var used = map[string]string{
 	"infrastructure.cluster.x-k8s.io/libvirtmachines/status": "patch",
 	"cluster.x-k8s.io/clusters":                              "get list watch",
 	"cluster.x-k8s.io/machines":                              "get list watch",
+	// Addresses from pools: claims are made, read and given back with their machine, with a finalizer until then.
+	"ipam.cluster.x-k8s.io/ipaddressclaims": "create delete get list patch watch",
+	"ipam.cluster.x-k8s.io/ipaddresses":     "get list watch",
 	// The names of owners for the log.
 	"cluster.x-k8s.io/machinesets": "get list watch",
 	// The CRD migrator moves stored objects to the newest version of the API.
