@@ -69,6 +69,15 @@ func serve(t *testing.T, path string) infrav1.Image {
 	return infrav1.Image{URL: server.URL + "/image.qcow2", Checksum: fmt.Sprintf("sha256:%x", hash.Sum(nil))}
 }
 
+// guestOf makes a machine of the small Debian image.
+func guestOf(image infrav1.Image) func(*machineParts) {
+	return func(parts *machineParts) {
+		spec := &parts.libvirtMachine.Spec
+		spec.Image, spec.DomainType, spec.Memory = image, infrav1.DomainTypeQEMU, resource.MustParse("768Mi")
+		spec.RootDisk = infrav1.RootDisk{Size: resource.MustParse("3Gi"), Cache: infrav1.DiskCacheUnsafe}
+	}
+}
+
 // TestGuestBoots follows a machine to where it answers: its image comes by HTTP, it boots from its own disk, takes the
 // address that was reserved for it, and runs its bootstrap data.
 func TestGuestBoots(t *testing.T) {
@@ -78,11 +87,7 @@ func TestGuestBoots(t *testing.T) {
 	s := newScene(t)
 	s.readyHost("kvm1", lab.URI())
 	s.readyCluster("guest", "10.99.0.0/25")
-	libvirtMachine := s.createMachine("guest", "guest-1", func(parts *machineParts) {
-		parts.libvirtMachine.Spec.Image = image
-		parts.libvirtMachine.Spec.Memory = resource.MustParse("768Mi")
-		parts.libvirtMachine.Spec.RootDisk = infrav1.RootDisk{Size: resource.MustParse("3Gi"), Cache: infrav1.DiskCacheUnsafe}
-		parts.libvirtMachine.Spec.DomainType = infrav1.DomainTypeQEMU
+	libvirtMachine := s.createMachine("guest", "guest-1", guestOf(image), func(parts *machineParts) {
 		parts.secret.Data["value"] = []byte("## template: jinja\n#cloud-config\nruncmd:\n" +
 			"- echo bootstrapped $(hostname) as {{ ds.meta_data.instance_id }} at {{ ds.meta_data.local_ipv4 }} >/dev/console\n")
 	})
