@@ -59,7 +59,7 @@ var _ = Describe("A cluster on one host", Ordered, func() {
 			uuid := strings.TrimPrefix(machine.Spec.ProviderID, infrav1.ProviderIDPrefix)
 			Expect(virsh(ctx, lab.Host(), "domstate", uuid)).To(ContainElement("running"))
 		}
-	}, SpecTimeout(10*time.Minute))
+	}, NodeTimeout(10*time.Minute))
 
 	It("reports itself well", func(ctx SpecContext) {
 		var hosts infrav1.LibvirtHostList
@@ -71,14 +71,14 @@ var _ = Describe("A cluster on one host", Ordered, func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(table).To(ContainSubstring("10.100.0.2"))
 		Expect(table).To(ContainSubstring("Running"))
-	}, SpecTimeout(time.Minute))
+	}, NodeTimeout(time.Minute))
 
 	It("connects pods across nodes, by address and by the name of a Service", func(ctx SpecContext) {
 		var nodes corev1.NodeList
 		Expect(clusterClient().List(ctx, &nodes)).To(Succeed())
 		Expect(nodes.Items).To(HaveLen(2))
 		expectPodsConnected(ctx, nodes.Items[0].Name, nodes.Items[1].Name)
-	}, SpecTimeout(30*time.Minute))
+	}, NodeTimeout(30*time.Minute))
 
 	It("grows and shrinks by its MachineDeployment", func(ctx SpecContext) {
 		var cluster clusterv1.Cluster
@@ -99,10 +99,10 @@ var _ = Describe("A cluster on one host", Ordered, func() {
 				g.Expect(virsh(ctx, lab.Host(), "list", "--name")).To(HaveLen(int(replicas) + 1))
 			}).WithContext(ctx).WithTimeout(removeTimeout).WithPolling(3 * time.Second).Should(Succeed())
 		}
-	}, SpecTimeout(joinTimeout+2*removeTimeout))
+	}, NodeTimeout(joinTimeout+2*removeTimeout))
 
 	It("leaves nothing behind", func(ctx SpecContext) {
 		deleteCluster(ctx)
 		expectNothingLeft(ctx, lab.Host())
-	}, SpecTimeout(removeTimeout+time.Minute))
+	}, NodeTimeout(removeTimeout+time.Minute))
 })

@@ -56,12 +56,12 @@ var _ = Describe("A cluster over two hosts", Ordered, func() {
 				Expect(machine.Status.FailureDomain).To(Equal(name))
 			}
 		}
-	}, SpecTimeout(time.Minute))
+	}, NodeTimeout(time.Minute))
 
 	It("connects pods across the hosts", func(ctx SpecContext) {
 		_, workers := machinesByHost(ctx)
 		expectPodsConnected(ctx, workers[stays][0].Name, workers[leaves][0].Name)
-	}, SpecTimeout(30*time.Minute))
+	}, NodeTimeout(30*time.Minute))
 
 	It("moves the workers of a cordoned host by deleting their Machines", func(ctx SpecContext) {
 		host := libvirtHost(leaves)
@@ -86,7 +86,7 @@ var _ = Describe("A cluster over two hosts", Ordered, func() {
 			}
 		}).WithContext(ctx).WithTimeout(joinTimeout).WithPolling(5 * time.Second).Should(Succeed())
 		Expect(virsh(ctx, privateHost(leaves), "list", "--all", "--name")).To(BeEmpty())
-	}, SpecTimeout(joinTimeout+time.Minute))
+	}, NodeTimeout(joinTimeout+time.Minute))
 
 	It("lets go of a host that isn't selected any more", func(ctx SpecContext) {
 		host := libvirtHost(leaves)
@@ -105,12 +105,12 @@ var _ = Describe("A cluster over two hosts", Ordered, func() {
 			return apierrors.IsNotFound(management.GetClient().Get(ctx, client.ObjectKeyFromObject(host), host))
 		}).WithContext(ctx).WithTimeout(removeTimeout).WithPolling(time.Second).Should(BeTrue())
 		expectNothingLeft(ctx, privateHost(leaves))
-	}, SpecTimeout(2*removeTimeout))
+	}, NodeTimeout(2*removeTimeout))
 
 	It("leaves nothing behind", func(ctx SpecContext) {
 		deleteCluster(ctx)
 		expectNothingLeft(ctx, privateHost(stays))
-	}, SpecTimeout(removeTimeout+time.Minute))
+	}, NodeTimeout(removeTimeout+time.Minute))
 })
 
 // machinesByHost are the LibvirtMachines of the control plane and those of the workers, by their host.
