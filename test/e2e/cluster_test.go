@@ -25,7 +25,6 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
-	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/cluster-api/test/framework"
 	"sigs.k8s.io/cluster-api/util/conditions"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -81,23 +80,9 @@ var _ = Describe("A cluster on one host", Ordered, func() {
 	}, NodeTimeout(30*time.Minute))
 
 	It("grows and shrinks by its MachineDeployment", func(ctx SpecContext) {
-		var cluster clusterv1.Cluster
-		Expect(management.GetClient().Get(ctx, client.ObjectKey{Namespace: namespace, Name: clusterName}, &cluster)).To(Succeed())
 		for _, replicas := range []int32{2, 1} {
-			deployments := framework.GetMachineDeploymentsByCluster(ctx, framework.GetMachineDeploymentsByClusterInput{
-				Lister: management.GetClient(), ClusterName: clusterName, Namespace: namespace,
-			})
-			Expect(deployments).To(HaveLen(1))
-			framework.ScaleAndWaitMachineDeployment(ctx, framework.ScaleAndWaitMachineDeploymentInput{
-				ClusterProxy: management, Cluster: &cluster, MachineDeployment: deployments[0], Replicas: replicas,
-				WaitForMachineDeployments: []any{joinTimeout, 3 * time.Second},
-			})
-			Eventually(func(g Gomega, ctx SpecContext) {
-				var nodes corev1.NodeList
-				g.Expect(clusterClient().List(ctx, &nodes)).To(Succeed())
-				g.Expect(nodes.Items).To(HaveLen(int(replicas) + 1))
-				g.Expect(virsh(ctx, lab.Host(), "list", "--name")).To(HaveLen(int(replicas) + 1))
-			}).WithContext(ctx).WithTimeout(removeTimeout).WithPolling(3 * time.Second).Should(Succeed())
+			scaleWorkers(ctx, replicas)
+			Expect(virsh(ctx, lab.Host(), "list", "--name")).To(HaveLen(int(replicas) + 1))
 		}
 	}, NodeTimeout(joinTimeout+2*removeTimeout))
 

@@ -79,6 +79,7 @@ func (q *Quickstart) waitForCluster(ctx context.Context) error {
 			q.out.say("the management plane doesn't answer: %s", err)
 		} else {
 			q.tell(told, seen)
+			q.preferControlPlane(seen)
 			if complete(seen, q.options.ControlPlanes+q.options.Workers) {
 				return nil
 			}
@@ -87,6 +88,20 @@ func (q *Quickstart) waitForCluster(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("gave up after %s: %s", q.options.Timeout, strings.Join(pending(seen), "; "))
 		case <-ticker.C:
+		}
+	}
+}
+
+// preferControlPlane has the machines of the control plane go before the workers: where guests are emulated, workers that
+// boot side by side would keep the API server from answering in time.
+func (q *Quickstart) preferControlPlane(seen observation) {
+	for i := range seen.libvirtMachines {
+		m := &seen.libvirtMachines[i]
+		_, ok := m.Labels[clusterv1.MachineControlPlaneLabel]
+		for _, host := range q.hosts {
+			if ok && m.Status.Domain.Name != "" && m.Spec.HostName == host.Name() {
+				_ = host.Prefer(m.Status.Domain.Name) // it isn't running yet, or not any more
+			}
 		}
 	}
 }
