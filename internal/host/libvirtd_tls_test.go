@@ -121,7 +121,7 @@ func TestLibvirtdTLSByTheBook(t *testing.T) {
 	book, err := os.ReadFile("../../docs/how-to/add-a-host-by-tls.md")
 	must(t, err)
 	dir, scripts, allowed := t.TempDir(), 0, ""
-	for _, block := range regexp.MustCompile("(?ms)^```\\w*\n(.*?)^```").FindAllStringSubmatch(string(book), -1) {
+	for _, block := range regexp.MustCompile("(?s)```\\w*\n(.*?)```").FindAllStringSubmatch(string(book), -1) {
 		switch text := block[1]; {
 		case strings.HasPrefix(text, "openssl"):
 			cmd := exec.CommandContext(testContext(t), "sh", "-eu", "-c", strings.ReplaceAll(text, "203.0.113.11", access.Addr))

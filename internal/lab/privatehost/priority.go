@@ -17,37 +17,19 @@ limitations under the License.
 package privatehost
 
 import (
-	"errors"
+	"context"
 	"fmt"
-	"io/fs"
-	"os"
-	"strconv"
-	"strings"
-	"syscall"
 )
-
-// niceness of a domain that is preferred, as nice(1) counts it.
-const niceness = -10
 
 // Prefer has the emulator of a running domain go before all other programs, also those of other hosts, when processors
 // are scarce.
-func (h *Host) Prefer(domain string) error {
-	content, err := os.ReadFile(h.Path("/run/libvirt/qemu/" + domain + ".pid"))
-	if err != nil {
-		return fmt.Errorf("looking for the emulator of domain %s: %w", domain, err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(content)))
-	if err != nil {
-		return fmt.Errorf("looking for the emulator of domain %s: %w", domain, err)
-	}
+func (h *Host) Prefer(ctx context.Context, domain string) error {
 	// libvirt starts each emulator in a session of its own. The kernel shares processors between sessions first, and only
-	// then between the programs of one; unless it was built without that.
-	err = os.WriteFile(procFile(pid, "autogroup"), []byte(strconv.Itoa(niceness)), 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = syscall.Setpriority(syscall.PRIO_PGRP, pid, niceness)
-	}
-	if err != nil {
-		return fmt.Errorf("preferring domain %s: %w", domain, err)
+	// then between the programs of one; unless it was built without that. The number is one of the host's own processes.
+	const script = `pid=$(cat "/run/libvirt/qemu/$1.pid")
+if [ -e "/proc/$pid/autogroup" ]; then echo -10 >"/proc/$pid/autogroup"; else renice --priority -10 --pgrp "$pid"; fi`
+	if out, err := h.Inside(ctx, "sh", "-eu", "-c", script, "prefer", domain).CombinedOutput(); err != nil {
+		return fmt.Errorf("preferring domain %s: %w: %s", domain, err, out)
 	}
 	return nil
 }

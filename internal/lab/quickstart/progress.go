@@ -61,7 +61,7 @@ func (q *Quickstart) waitForCluster(ctx context.Context) error {
 	defer cancel()
 	ticker := time.NewTicker(lookInterval)
 	defer ticker.Stop()
-	told := map[string]string{}
+	told, preferred := map[string]string{}, map[string]bool{}
 	var nodes client.Client
 	for {
 		seen, err := q.look(ctx)
@@ -79,7 +79,7 @@ func (q *Quickstart) waitForCluster(ctx context.Context) error {
 			q.out.say("the management plane doesn't answer: %s", err)
 		} else {
 			q.tell(told, seen)
-			q.preferControlPlane(seen)
+			q.preferControlPlane(ctx, preferred, seen)
 			if complete(seen, q.options.ControlPlanes+q.options.Workers) {
 				return nil
 			}
@@ -94,13 +94,17 @@ func (q *Quickstart) waitForCluster(ctx context.Context) error {
 
 // preferControlPlane has the machines of the control plane go before the workers: where guests are emulated, workers that
 // boot side by side would keep the API server from answering in time.
-func (q *Quickstart) preferControlPlane(seen observation) {
+func (q *Quickstart) preferControlPlane(ctx context.Context, preferred map[string]bool, seen observation) {
 	for i := range seen.libvirtMachines {
 		m := &seen.libvirtMachines[i]
-		_, ok := m.Labels[clusterv1.MachineControlPlaneLabel]
+		name := m.Status.Domain.Name
+		if _, ok := m.Labels[clusterv1.MachineControlPlaneLabel]; !ok || name == "" || preferred[name] {
+			continue
+		}
 		for _, host := range q.hosts {
-			if ok && m.Status.Domain.Name != "" && m.Spec.HostName == host.Name() {
-				_ = host.Prefer(m.Status.Domain.Name) // it isn't running yet, or not any more
+			// An error means that it isn't running yet.
+			if m.Spec.HostName == host.Name() && host.Prefer(ctx, name) == nil {
+				preferred[name] = true
 			}
 		}
 	}
