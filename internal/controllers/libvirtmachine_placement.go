@@ -69,14 +69,18 @@ var errHostGone = errors.New("LibvirtHost doesn't exist")
 func (r *LibvirtMachineReconciler) findHost(ctx context.Context, s *machineScope, name string) error {
 	s.libvirtHost = &infrav1.LibvirtHost{}
 	key := client.ObjectKey{Namespace: s.libvirtMachine.Namespace, Name: name}
-	if err := r.Client.Get(ctx, key, s.libvirtHost); err != nil {
+	err := r.Client.Get(ctx, key, s.libvirtHost)
+	if apierrors.IsNotFound(err) {
+		// A machine is given up with its host, so the cache's word isn't enough.
+		err = r.APIReader.Get(ctx, key, s.libvirtHost)
+	}
+	if err != nil {
 		s.libvirtHost = nil
 		if apierrors.IsNotFound(err) {
 			return errHostGone
 		}
 		return fmt.Errorf("looking up LibvirtHost %s: %w", key.Name, err)
 	}
-	var err error
 	s.host, err = connected(r.Hosts, key.Namespace, key.Name)
 	return err
 }
