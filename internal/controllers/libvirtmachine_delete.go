@@ -40,6 +40,7 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 	s.uuid = domain.UUID(s.libvirtMachine.Spec.ProviderID)
 	if s.uuid == "" {
 		// Nothing was ever written to a host.
+		r.promises.drop(string(s.libvirtMachine.UID))
 		controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
 		return nil
 	}

@@ -104,13 +104,17 @@ func (r *LibvirtMachineReconciler) place(ctx context.Context, s *machineScope) e
 	}
 	written := s.libvirtMachine.DeepCopy()
 	written.Spec.HostName, written.Spec.ProviderID = chosen, domain.ProviderID(uuid)
+	// An error doesn't mean that nothing was written: the answer may be lost, or a conflict be with an earlier try of ours.
+	r.promises.add(written)
 	// The lock keeps a reconcile with an old copy from choosing a second time.
 	if err := r.Client.Patch(ctx, written, client.MergeFromWithOptions(s.libvirtMachine, client.MergeFromWithOptimisticLock{})); err != nil {
+		if apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
+			delete(r.promises.byUUID, uuid)
+		}
 		return fmt.Errorf("writing spec.hostName and spec.providerID: %w", err)
 	}
 	// The old resource version stays, or the patch at the end of the reconcile would ask for it.
 	s.libvirtMachine.Spec.HostName, s.libvirtMachine.Spec.ProviderID = written.Spec.HostName, written.Spec.ProviderID
-	r.promises.add(written)
 	ctrl.LoggerFrom(ctx).Info("Placed machine", "host", chosen, "domainUUID", uuid)
 	return nil
 }
