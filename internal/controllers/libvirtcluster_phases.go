@@ -265,8 +265,8 @@ func (s *clusterScope) owner() owner.Owner {
 	}
 }
 
-// conflictInterval is when to look again whether somebody removed what stands in our way: libvirt tells us of changes
-// to what is ours only.
+// conflictInterval is when to look again whether somebody removed what stands in our way: libvirt doesn't tell of all that
+// changes, such as volumes and reservations.
 const conflictInterval = time.Minute
 
 // ensureNetwork brings the network up on one host. What was seen up is believed until the host says otherwise.

@@ -88,24 +88,28 @@ func (r *LibvirtMachineReconciler) SetupWithManager(ctx context.Context, mgr ctr
 		Watches(&clusterv1.Machine{}, handler.EnqueueRequestsFromMapFunc(machineToLibvirtMachine)).
 		Watches(&clusterv1.Cluster{}, handler.EnqueueRequestsFromMapFunc(clusterToMachines),
 			predicates.ClusterPausedTransitionsOrInfrastructureProvisioned(mgr.GetScheme(), log)).
-		Watches(&infrav1.LibvirtCluster{}, handler.EnqueueRequestsFromMapFunc(r.clusterToUnplaced), hostsChanged).
+		Watches(&infrav1.LibvirtCluster{}, handler.EnqueueRequestsFromMapFunc(r.clusterToWaiting), hostsChanged).
+		Watches(&infrav1.LibvirtMachine{}, handler.EnqueueRequestsFromMapFunc(r.clusterToWaiting), onlyDeletes).
 		Watches(&infrav1.LibvirtHost{}, handler.EnqueueRequestsFromMapFunc(r.hostToUnplaced), roomChanged).
 		WatchesRawSource(r.Events.machines.source()).
 		WatchesRawSource(r.Imports.Source()).
 		Complete(ctx, r)
 }
 
-// clusterToUnplaced wakes the machines of a cluster that have no host yet.
-func (r *LibvirtMachineReconciler) clusterToUnplaced(ctx context.Context, object client.Object) []reconcile.Request {
-	return r.unplaced(ctx, object, client.MatchingLabels{clusterv1.ClusterNameLabel: object.GetLabels()[clusterv1.ClusterNameLabel]})
+// clusterToWaiting wakes the machines of a cluster that have no host or no address yet, when the cluster changes or one of
+// its machines goes.
+func (r *LibvirtMachineReconciler) clusterToWaiting(ctx context.Context, object client.Object) []reconcile.Request {
+	waits := func(m *infrav1.LibvirtMachine) bool { return m.Spec.ProviderID == "" || m.Spec.Address == "" }
+	return r.those(ctx, object, waits, client.MatchingLabels{clusterv1.ClusterNameLabel: object.GetLabels()[clusterv1.ClusterNameLabel]})
 }
 
 // hostToUnplaced wakes the machines of a namespace that have no host yet.
 func (r *LibvirtMachineReconciler) hostToUnplaced(ctx context.Context, object client.Object) []reconcile.Request {
-	return r.unplaced(ctx, object)
+	return r.those(ctx, object, func(m *infrav1.LibvirtMachine) bool { return m.Spec.ProviderID == "" })
 }
 
-func (r *LibvirtMachineReconciler) unplaced(ctx context.Context, object client.Object, options ...client.ListOption) []reconcile.Request {
+// those are the machines beside an object that wait for something.
+func (r *LibvirtMachineReconciler) those(ctx context.Context, object client.Object, wait func(*infrav1.LibvirtMachine) bool, options ...client.ListOption) []reconcile.Request {
 	var list infrav1.LibvirtMachineList
 	if err := r.Client.List(ctx, &list, append(options, client.InNamespace(object.GetNamespace()))...); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Failed to list LibvirtMachines", "object", klog.KObj(object))
@@ -113,7 +117,7 @@ func (r *LibvirtMachineReconciler) unplaced(ctx context.Context, object client.O
 	}
 	var requests []reconcile.Request
 	for i := range list.Items {
-		if list.Items[i].Spec.ProviderID == "" {
+		if wait(&list.Items[i]) {
 			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
 		}
 	}
