@@ -175,7 +175,7 @@ const (
 // +kubebuilder:validation:MinProperties=1
 type LibvirtHostStatus struct {
 	// conditions represent the observations of the host's current state.
-	// Known condition types are Ready, Connected, StorageReady, OrphansAbsent and Deleting.
+	// Known condition types are Ready, Connected, StorageReady, OrphansAbsent, Deleting and Paused.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
