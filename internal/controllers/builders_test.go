@@ -395,6 +395,21 @@ func staysSo(t *testing.T, what string, check func() error) {
 	}
 }
 
+// settles waits until what an object's own changes woke is done: from then on something else has to wake its reconciler.
+func (s *scene) settles(object conditionsObject) {
+	s.t.Helper()
+	s.refresh(object)
+	version := object.GetResourceVersion()
+	for quiet, end := time.Now(), time.Now().Add(patience); time.Since(quiet) < moment; time.Sleep(100 * time.Millisecond) {
+		if s.refresh(object); object.GetResourceVersion() != version {
+			version, quiet = object.GetResourceVersion(), time.Now()
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("%T %s changes on and on", object, object.GetName())
+		}
+	}
+}
+
 // uuidOf is the UUID of a machine's domain.
 func uuidOf(libvirtMachine *infrav1.LibvirtMachine) string {
 	return domain.UUID(libvirtMachine.Spec.ProviderID)

@@ -160,6 +160,7 @@ func TestClusterNetworkMustNotOverlapAnother(t *testing.T) {
 		return err
 	})
 
+	s.settles(green)
 	must(t, s.kvm("kvm1").DeleteNetwork(t.Context(), foreignUUID))
 	s.expectReady(green)
 }

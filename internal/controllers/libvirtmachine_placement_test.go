@@ -345,6 +345,7 @@ func TestHostReportsWhatItPromised(t *testing.T) {
 	s.readyCluster("green", "10.20.0.0/27")
 	m := s.createMachine("green", "green-a")
 	s.expectCondition(m, infrav1.MachinePlacedCondition, metav1.ConditionFalse, infrav1.MachineNoHostFitsReason, "kvm1: has 1 vCPUs free of 2, needs 2")
+	s.settles(m)
 	must(t, s.kvm("kvm1").UndefineDomain(t.Context(), foreignUUID))
 	s.expectReady(m)
 	eventually(t, "the host reports it", func() error {
