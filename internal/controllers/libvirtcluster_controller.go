@@ -43,7 +43,9 @@ import (
 
 // LibvirtClusterReconciler puts the node network of a cluster on the hosts that the cluster uses.
 type LibvirtClusterReconciler struct {
-	Client           client.Client
+	Client client.Client
+	// APIReader reads past the cache.
+	APIReader        client.Reader
 	Hosts            *host.Pool
 	Events           *HostEvents
 	WatchFilterValue string
@@ -122,6 +124,9 @@ func (r *LibvirtClusterReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 		return ctrl.Result{}, nil
 	}
 	cluster, err := util.GetOwnerCluster(ctx, r.Client, libvirtCluster.ObjectMeta)
+	if cluster == nil && client.IgnoreNotFound(err) == nil && waitsForUs(libvirtCluster, infrav1.ClusterFinalizer) {
+		cluster, err = lastCluster(ctx, r.APIReader, libvirtCluster)
+	}
 	if err != nil {
 		// An owner that isn't found is one that the cache doesn't show yet, and nothing else tells when it does.
 		return ctrl.Result{}, err

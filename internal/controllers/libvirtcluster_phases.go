@@ -338,6 +338,10 @@ func failureDomains(selected []*infrav1.LibvirtHost, inUse []string) []clusterv1
 
 // reconcileDelete removes the network from all hosts once the machines are gone.
 func (r *LibvirtClusterReconciler) reconcileDelete(ctx context.Context, s *clusterScope) error {
+	if movedAway(s.libvirtCluster) {
+		controllerutil.RemoveFinalizer(s.libvirtCluster, infrav1.ClusterFinalizer)
+		return nil
+	}
 	machines, err := r.machines(ctx, s.cluster)
 	if err != nil {
 		return err

@@ -38,8 +38,8 @@ import (
 // from it, whatever the status says. Only a confirmed "not found" counts as gone.
 func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machineScope) error {
 	s.uuid = domain.UUID(s.libvirtMachine.Spec.ProviderID)
-	if s.uuid == "" {
-		// Nothing was ever written to a host.
+	if s.uuid == "" || movedAway(s.libvirtMachine) {
+		// Nothing was ever written to a host, or what was isn't this object's any more.
 		controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
 		return nil
 	}
