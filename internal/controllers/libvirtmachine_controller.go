@@ -92,6 +92,7 @@ func (r *LibvirtMachineReconciler) SetupWithManager(ctx context.Context, mgr ctr
 			predicates.ClusterPausedTransitionsOrInfrastructureProvisioned(mgr.GetScheme(), log)).
 		Watches(&infrav1.LibvirtCluster{}, handler.EnqueueRequestsFromMapFunc(r.clusterToUnplaced), hostsChanged).
 		Watches(&infrav1.LibvirtHost{}, handler.EnqueueRequestsFromMapFunc(r.hostToUnplaced), roomChanged).
+		Watches(&infrav1.LibvirtHost{}, handler.EnqueueRequestsFromMapFunc(r.hostToPlaced), disconnected).
 		WatchesRawSource(r.Events.machines.source()).
 		WatchesRawSource(r.Imports.Source()).
 		Complete(ctx, r)
@@ -105,6 +106,20 @@ func (r *LibvirtMachineReconciler) clusterToUnplaced(ctx context.Context, object
 // hostToUnplaced wakes the machines of a namespace that have no host yet.
 func (r *LibvirtMachineReconciler) hostToUnplaced(ctx context.Context, object client.Object) []reconcile.Request {
 	return r.unplaced(ctx, object)
+}
+
+// hostToPlaced wakes the machines on a host.
+func (r *LibvirtMachineReconciler) hostToPlaced(ctx context.Context, object client.Object) []reconcile.Request {
+	var list infrav1.LibvirtMachineList
+	if err := r.Client.List(ctx, &list, client.InNamespace(object.GetNamespace()), client.MatchingFields{hostNameField: object.GetName()}); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Failed to list LibvirtMachines", "LibvirtHost", klog.KObj(object))
+		return nil
+	}
+	requests := make([]reconcile.Request, 0, len(list.Items))
+	for i := range list.Items {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+	}
+	return requests
 }
 
 func (r *LibvirtMachineReconciler) unplaced(ctx context.Context, object client.Object, options ...client.ListOption) []reconcile.Request {

@@ -20,10 +20,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/cluster-api/util"
+	"sigs.k8s.io/cluster-api/util/conditions"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -78,7 +81,20 @@ func (r *LibvirtMachineReconciler) findHost(ctx context.Context, s *machineScope
 	}
 	var err error
 	s.host, err = connected(r.Hosts, key.Namespace, key.Name)
-	return err
+	return sinceDisconnected(s.libvirtHost, err)
+}
+
+// sinceDisconnected is why there is no connection to a host. What was known before doesn't stand when it is known by now
+// that the host can't be connected, as when its Secret is gone.
+func sinceDisconnected(libvirtHost *infrav1.LibvirtHost, err error) error {
+	found := conditions.Get(libvirtHost, infrav1.HostConnectedCondition)
+	var wait *waiting
+	if !errors.As(err, &wait) || found == nil || found.Status != metav1.ConditionFalse {
+		return err
+	}
+	known := *wait
+	known.keep, known.message = false, fmt.Sprintf("host %s isn't connected: %s", libvirtHost.Name, found.Message)
+	return &known
 }
 
 // place chooses a host and writes the choice and the identity down. Nothing is written to the host before that, so that
