@@ -61,7 +61,9 @@ type LibvirtMachineReconciler struct {
 	claims   claims
 	restarts restarts
 	images   memo[imageKey, image.Info]
-	pools    memo[poolKey, string]
+	// outages are the images whose import failed because the host was out of reach.
+	outages memo[imageKey, struct{}]
+	pools   memo[poolKey, string]
 	// full are the hosts that had no room for a machine, by their key.
 	full memo[string, fullDisk]
 	// owned are the domains whose mark was written or read by this process: it doesn't change.
