@@ -80,6 +80,12 @@ func (r *LibvirtMachineReconciler) remove(ctx context.Context, s *machineScope) 
 	if err != nil {
 		return err
 	}
+	if !defined {
+		entitled, err := r.entitled(ctx, s.libvirtMachine)
+		if err != nil || !entitled {
+			return err
+		}
+	}
 	if err := r.removeVolumes(ctx, s, defined); err != nil {
 		return err
 	}
@@ -93,6 +99,28 @@ func (r *LibvirtMachineReconciler) remove(ctx context.Context, s *machineScope) 
 	r.reserved.forget(r.ownedKey(s))
 	ctrl.LoggerFrom(ctx).Info("Removed machine from host", "host", s.libvirtHost.Name, "domainUUID", s.uuid)
 	return nil
+}
+
+// entitled tells whether what a machine's providerID names can be its own where no domain bears that out. It is when we gave
+// it that providerID, which is its UID; a move to another management cluster changes the UID, and leaves the mark of a
+// machine that was started. Anybody can write the providerID of another machine, whose disk it isn't to take along.
+func (r *LibvirtMachineReconciler) entitled(ctx context.Context, libvirtMachine *infrav1.LibvirtMachine) (bool, error) {
+	if ownIdentity(libvirtMachine) {
+		return true, nil
+	}
+	if !provisioned(libvirtMachine) {
+		return false, nil
+	}
+	var namesakes infrav1.LibvirtMachineList
+	if err := r.Client.List(ctx, &namesakes, client.MatchingFields{providerIDField: libvirtMachine.Spec.ProviderID}); err != nil {
+		return false, fmt.Errorf("listing LibvirtMachines: %w", err)
+	}
+	return len(namesakes.Items) < 2, nil
+}
+
+// ownIdentity tells whether the providerID of a machine is the one that we give it.
+func ownIdentity(libvirtMachine *infrav1.LibvirtMachine) bool {
+	return libvirtMachine.Spec.ProviderID == domain.ProviderID(string(libvirtMachine.UID))
 }
 
 // removeFromOrigin removes what a migration left on the host that the domain came from.

@@ -46,6 +46,11 @@ func (r *LibvirtMachineReconciler) reconcilePlacement(ctx context.Context, s *ma
 			return err
 		}
 	}
+	if !ownIdentity(s.libvirtMachine) && !provisioned(s.libvirtMachine) {
+		// It would be made where nobody asked whether there is room, and with the identity of another machine.
+		return domainConflict("spec.providerID %s isn't that of this machine, which the provider writes by itself: make the Machine anew without it",
+			s.libvirtMachine.Spec.ProviderID)
+	}
 	s.uuid = domain.UUID(s.libvirtMachine.Spec.ProviderID)
 	if err := r.findHost(ctx, s, s.libvirtMachine.Spec.HostName); errors.Is(err, errHostGone) {
 		return &waiting{reason: infrav1.MachineHostNotFoundReason, message: fmt.Sprintf(
