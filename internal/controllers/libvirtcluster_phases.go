@@ -105,6 +105,11 @@ func (r *LibvirtClusterReconciler) leaveHosts(ctx context.Context, s *clusterSco
 		if len(machines) > 0 {
 			continue
 		}
+		if used, err := r.usedSince(ctx, s.cluster, name); err != nil {
+			return err
+		} else if used {
+			continue
+		}
 		if err := r.removeNetwork(ctx, s, name); err != nil && !errors.Is(err, host.ErrUnreachable) && !errors.Is(err, host.ErrHostBusy) {
 			return err
 		} else if err != nil {
@@ -113,6 +118,16 @@ func (r *LibvirtClusterReconciler) leaveHosts(ctx context.Context, s *clusterSco
 		s.libvirtCluster.Status.Hosts = slices.DeleteFunc(s.libvirtCluster.Status.Hosts, func(h string) bool { return h == name })
 	}
 	return nil
+}
+
+// usedSince looks past the cache whether a machine was placed on a host a moment ago.
+func (r *LibvirtClusterReconciler) usedSince(ctx context.Context, cluster *clusterv1.Cluster, hostName string) (bool, error) {
+	var list infrav1.LibvirtMachineList
+	if err := r.APIReader.List(ctx, &list, client.InNamespace(cluster.Namespace),
+		client.MatchingLabels{clusterv1.ClusterNameLabel: cluster.Name}); err != nil {
+		return false, fmt.Errorf("listing LibvirtMachines: %w", err)
+	}
+	return slices.ContainsFunc(list.Items, func(m infrav1.LibvirtMachine) bool { return m.Spec.HostName == hostName }), nil
 }
 
 // machines are the LibvirtMachines of a cluster.
