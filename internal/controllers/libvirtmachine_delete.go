@@ -50,7 +50,7 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 	if err := r.findHost(ctx, s, s.libvirtMachine.Spec.HostName); errors.Is(err, errHostGone) {
 		// The finalizer of a LibvirtHost waits for its machines: whoever took it away by force says that the host is gone.
 		ctrl.LoggerFrom(ctx).Info("Gave up machine with its host", "host", s.libvirtMachine.Spec.HostName, "domainUUID", s.uuid)
-		controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
+		r.release(s)
 		return nil
 	} else if err != nil {
 		return err
@@ -67,6 +67,12 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 	if err := r.removeFromOrigin(ctx, s); err != nil {
 		return err
 	}
+	r.release(s)
+	return nil
+}
+
+// release lets a machine go of which nothing is left, and forgets it.
+func (r *LibvirtMachineReconciler) release(s *machineScope) {
 	r.claims.release(s.cluster, s.uuid)
 	r.restarts.drop(s.uuid)
 	r.promises.drop(s.uuid)
