@@ -77,7 +77,6 @@ func (r *LibvirtMachineReconciler) release(s *machineScope) {
 	r.restarts.drop(s.uuid)
 	r.promises.drop(s.uuid)
 	controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
-	return nil
 }
 
 // remove removes all that was made for a machine from one host.

@@ -111,12 +111,9 @@ func (r *LibvirtMachineReconciler) place(ctx context.Context, s *machineScope) e
 	if err != nil {
 		return err
 	}
-	chosen, err := placement.Pick(candidates, requestOf(s))
-	if err != nil {
-		return &waiting{reason: infrav1.MachineNoHostFitsReason, message: err.Error()}
-	}
 	uuid := string(s.libvirtMachine.UID)
-	if err := r.checkFree(s, chosen, uuid); err != nil {
+	chosen, err := r.pick(s, candidates, uuid)
+	if err != nil {
 		return err
 	}
 	written := s.libvirtMachine.DeepCopy()
@@ -130,6 +127,26 @@ func (r *LibvirtMachineReconciler) place(ctx context.Context, s *machineScope) e
 	r.promises.add(written)
 	ctrl.LoggerFrom(ctx).Info("Placed machine", "host", chosen, "domainUUID", uuid)
 	return nil
+}
+
+// pick chooses among the hosts on which neither the name nor the UUID of the machine is taken.
+func (r *LibvirtMachineReconciler) pick(s *machineScope, candidates []placement.Candidate, uuid string) (string, error) {
+	refusal := &waiting{reason: infrav1.MachineNoHostFitsReason}
+	for {
+		chosen, err := placement.Pick(candidates, requestOf(s))
+		if err != nil {
+			refusal.message = err.Error()
+			return "", refusal
+		}
+		err = r.checkFree(s, chosen, uuid)
+		var taken *waiting
+		if !errors.As(err, &taken) {
+			return chosen, err
+		}
+		refusal.reason, refusal.after = taken.reason, taken.after
+		k := slices.IndexFunc(candidates, func(c placement.Candidate) bool { return c.Name == chosen })
+		candidates[k].Unusable = append(candidates[k].Unusable, taken.message)
+	}
 }
 
 // requestOf is what a machine asks of a host.
@@ -159,8 +176,7 @@ func (r *LibvirtMachineReconciler) checkFree(s *machineScope, hostName, uuid str
 	name := domain.Name(s.libvirtMachine.Namespace, s.libvirtMachine.Name)
 	for _, dom := range kvm.Domains() {
 		if dom.UUID == uuid || dom.Name == name {
-			return domainConflict("host %s already has a domain %s with the UUID %s, which isn't ours: remove or rename it",
-				hostName, dom.Name, dom.UUID)
+			return domainConflict("already has a domain %s with the UUID %s, which isn't ours: remove or rename it", dom.Name, dom.UUID)
 		}
 	}
 	return nil

@@ -112,7 +112,8 @@ func connected(hosts *host.Pool, namespace, name string) (*host.Host, error) {
 	return kvm, err
 }
 
-// together makes one of what went wrong on several hosts: the first decides, the message has them all.
+// together makes one of what went wrong on several hosts: the first that says something new decides, the message has them
+// all.
 func together(failures []error) error {
 	if len(failures) < 2 {
 		return errors.Join(failures...)
