@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -64,7 +65,7 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 	if err := r.remove(ctx, s); err != nil {
 		return err
 	}
-	if err := r.removeFromOrigin(ctx, s); err != nil {
+	if err := r.removeFromOrigins(ctx, s); err != nil {
 		return err
 	}
 	r.release(s)
@@ -128,18 +129,36 @@ func ownIdentity(libvirtMachine *infrav1.LibvirtMachine) bool {
 	return libvirtMachine.Spec.ProviderID == domain.ProviderID(string(libvirtMachine.UID))
 }
 
-// removeFromOrigin removes what a migration left on the host that the domain came from.
-func (r *LibvirtMachineReconciler) removeFromOrigin(ctx context.Context, s *machineScope) error {
-	if s.libvirtMachine.Spec.MigratedFrom == "" {
+// removeFromOrigins removes what migrations left on the hosts that the domain came from. The last of these is written down
+// and waited for. An earlier one is any host of the cluster, so those that are connected are searched: not before the
+// machine goes, because where storage is shared, what lies there is the disk of the domain that runs.
+func (r *LibvirtMachineReconciler) removeFromOrigins(ctx context.Context, s *machineScope) error {
+	last := s.libvirtMachine.Spec.MigratedFrom
+	if last == "" {
 		return nil
 	}
-	origin := *s
-	if err := r.findHost(ctx, &origin, s.libvirtMachine.Spec.MigratedFrom); errors.Is(err, errHostGone) {
-		return nil
-	} else if err != nil {
-		return err
+	names := []string{last}
+	if s.libvirtCluster != nil {
+		names = append(names, s.libvirtCluster.Status.Hosts...)
 	}
-	return r.remove(ctx, &origin)
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if name == s.libvirtMachine.Spec.HostName {
+			continue
+		}
+		origin := *s
+		err := r.findHost(ctx, &origin, name)
+		if errors.Is(err, errHostGone) || (err != nil && name != last) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := r.remove(ctx, &origin); err != nil {
+			return fmt.Errorf("host %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // removeDomain removes the domain and tells whether it was there.
