@@ -74,6 +74,9 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 
 // release lets a machine go of which nothing is left, and forgets it.
 func (r *LibvirtMachineReconciler) release(s *machineScope) {
+	key := ownedDomain{hostKey(s.libvirtMachine.Namespace, s.libvirtMachine.Spec.HostName), s.uuid}
+	r.owned.forget(key)
+	r.reserved.forget(key)
 	r.claims.release(s.cluster, s.uuid)
 	r.restarts.drop(s.uuid)
 	r.promises.drop(s.uuid)
