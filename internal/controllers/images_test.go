@@ -123,14 +123,18 @@ func TestImportGoesOnWhenTheHostIsBack(t *testing.T) {
 	lab := newLab(t)
 	kvm1 := s.readyHost("kvm1", lab.URI())
 	s.readyCluster("green", "10.20.0.0/27")
-	content, requests := qcow2(t, "-o", "preallocation=full"), make(chan struct{}, 10)
+	content, requests, goOn := qcow2(t, "-o", "preallocation=full"), make(chan struct{}, 10), make(chan struct{})
 	image := served(t, content, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(content)))
 		requests <- struct{}{}
 		if len(requests) == 1 {
 			_, _ = w.Write(content[:len(content)/2])
 			w.(http.Flusher).Flush()
-			<-r.Context().Done()
+			select {
+			case <-goOn:
+			case <-r.Context().Done():
+			}
+			_, _ = w.Write(content[len(content)/2:])
 			return
 		}
 		_, _ = w.Write(content)
@@ -138,6 +142,7 @@ func TestImportGoesOnWhenTheHostIsBack(t *testing.T) {
 	m := s.createMachine("green", "green-a", emulated, func(p *machineParts) { p.libvirtMachine.Spec.Image = image })
 	s.expectCondition(m, infrav1.MachineImageReadyCondition, metav1.ConditionFalse, infrav1.MachineImageImportingReason, " of 64 MiB")
 	must(t, lab.StopDaemon(t.Context(), syscall.SIGKILL))
+	close(goOn)
 	s.expectCondition(kvm1, infrav1.HostConnectedCondition, metav1.ConditionFalse, infrav1.HostUnreachableReason)
 	must(t, lab.StartDaemon(t.Context()))
 	back := time.Now()
