@@ -280,6 +280,10 @@ func ownedBy(owner client.Object, kind string) metav1.OwnerReference {
 	}
 }
 
+func onHost(name string) func(*machineParts) {
+	return func(p *machineParts) { p.libvirtMachine.Spec.HostName = name }
+}
+
 // kvm is the connection to a host of the scene.
 func (s *scene) kvm(hostName string) *host.Host {
 	s.t.Helper()

@@ -126,6 +126,9 @@ func (r *LibvirtClusterReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 		return ctrl.Result{}, nil
 	}
 	cluster, err := util.GetOwnerCluster(ctx, r.Client, libvirtCluster.ObjectMeta)
+	if cluster == nil && client.IgnoreNotFound(err) == nil && waitsForUs(libvirtCluster, infrav1.ClusterFinalizer) {
+		cluster, err = lastCluster(ctx, r.APIReader, libvirtCluster)
+	}
 	if err != nil {
 		// An owner that isn't found is one that the cache doesn't show yet, and nothing else tells when it does.
 		return ctrl.Result{}, err

@@ -106,7 +106,12 @@ func (r *LibvirtClusterReconciler) leaveHosts(ctx context.Context, s *clusterSco
 		if err != nil {
 			return err
 		}
-		if len(machines) == 0 {
+		if len(machines) > 0 {
+			continue
+		}
+		if used, err := r.usedSince(ctx, s.cluster, name); err != nil {
+			return err
+		} else if !used {
 			leaving = append(leaving, name)
 		}
 	}
@@ -119,6 +124,16 @@ func (r *LibvirtClusterReconciler) leaveHosts(ctx context.Context, s *clusterSco
 		s.libvirtCluster.Status.Hosts = slices.DeleteFunc(s.libvirtCluster.Status.Hosts, func(h string) bool { return h == leaving[i] })
 	}
 	return nil
+}
+
+// usedSince looks past the cache whether a machine was placed on a host a moment ago.
+func (r *LibvirtClusterReconciler) usedSince(ctx context.Context, cluster *clusterv1.Cluster, hostName string) (bool, error) {
+	var list infrav1.LibvirtMachineList
+	if err := r.APIReader.List(ctx, &list, client.InNamespace(cluster.Namespace),
+		client.MatchingLabels{clusterv1.ClusterNameLabel: cluster.Name}); err != nil {
+		return false, fmt.Errorf("listing LibvirtMachines: %w", err)
+	}
+	return slices.ContainsFunc(list.Items, func(m infrav1.LibvirtMachine) bool { return m.Spec.HostName == hostName }), nil
 }
 
 // perHost is how long one host may take in a reconcile of a cluster. The reconcile itself has a minute.
@@ -368,6 +383,10 @@ func failureDomains(selected []*infrav1.LibvirtHost, inUse []string) []clusterv1
 
 // reconcileDelete removes the network from all hosts once the machines are gone.
 func (r *LibvirtClusterReconciler) reconcileDelete(ctx context.Context, s *clusterScope) error {
+	if movedAway(s.libvirtCluster) {
+		controllerutil.RemoveFinalizer(s.libvirtCluster, infrav1.ClusterFinalizer)
+		return nil
+	}
 	machines, err := r.machines(ctx, s.cluster)
 	if err != nil {
 		return err

@@ -258,7 +258,7 @@ func (r *LibvirtHostReconciler) credentials(ctx context.Context, libvirtHost *in
 			"Secret %s of spec.credentialsRef doesn't exist in namespace %s: create it", name, libvirtHost.Namespace)}
 	}
 	if err != nil {
-		return host.Credentials{}, fmt.Errorf("reading Secret %s: %w", name, err)
+		return host.Credentials{}, unasked{fmt.Errorf("reading Secret %s: %w", name, err)}
 	}
 	return host.Credentials{
 		SSHPrivateKey: secret.Data[corev1.SSHAuthPrivateKey],

@@ -95,6 +95,9 @@ func (r *LibvirtMachineReconciler) importImage(s *machineScope, key imageKey, ep
 		if err == nil {
 			r.images.set(key, epoch, found)
 		}
+		if outage(err) {
+			r.outages.set(key, epoch, struct{}{})
+		}
 		return err
 	}
 	waiter := client.ObjectKeyFromObject(s.libvirtMachine)
@@ -108,10 +111,20 @@ func (r *LibvirtMachineReconciler) importImage(s *machineScope, key imageKey, ep
 		r.Imports.Forget(key.String())
 		status = r.Imports.Ensure(key.String(), waiter, run)
 	}
+	if _, lasts := r.outages.get(key, epoch); status.State == task.Failed && outage(status.Err) && !lasts {
+		// The host has come back since, so there is nothing to wait for.
+		r.Imports.Forget(key.String())
+		status = r.Imports.Ensure(key.String(), waiter, run)
+	}
 	if status.State == task.Failed {
 		return imageTrouble(status.Err, time.Until(status.RetryAt))
 	}
 	return &waiting{reason: infrav1.MachineImageImportingReason, message: progressMessage(status)}
+}
+
+// outage tells that a transfer failed because the host was out of reach.
+func outage(err error) bool {
+	return errors.Is(err, host.ErrUnreachable) || errors.Is(err, host.ErrHostBusy) || errors.Is(err, host.ErrTimeout)
 }
 
 // progressMessage is how far an import has come, such as "45 %, 900 MiB of 2.0 GiB".

@@ -41,7 +41,7 @@ func (r *LibvirtMachineReconciler) follow(ctx context.Context, s *machineScope) 
 	if err := r.Client.List(ctx, &hosts, client.InNamespace(s.libvirtMachine.Namespace)); err != nil {
 		return fmt.Errorf("listing LibvirtHosts: %w", err)
 	}
-	var unasked []string
+	var away []string
 	for i := range hosts.Items {
 		candidate := &hosts.Items[i]
 		if candidate.Name == s.libvirtHost.Name {
@@ -50,7 +50,7 @@ func (r *LibvirtMachineReconciler) follow(ctx context.Context, s *machineScope) 
 		kvm, err := r.Hosts.Get(hostKey(candidate.Namespace, candidate.Name))
 		if err != nil {
 			if s.libvirtCluster != nil && slices.Contains(s.libvirtCluster.Status.Hosts, candidate.Name) {
-				unasked = append(unasked, candidate.Name)
+				away = append(away, candidate.Name)
 			}
 			continue
 		}
@@ -71,10 +71,10 @@ func (r *LibvirtMachineReconciler) follow(ctx context.Context, s *machineScope) 
 			"domain %s was migrated away from host %s, and no host that is connected has it: create a LibvirtHost for the host "+
 				"that it went to, migrate it back, or delete the Machine", s.domain.Name, s.libvirtHost.Name)}
 	}
-	if len(unasked) > 0 {
+	if len(away) > 0 {
 		return &waiting{reason: infrav1.HostUnreachableReason, unknown: true, after: unreachableInterval, message: fmt.Sprintf(
 			"domain %s isn't on host %s any more, and may have been migrated to one that isn't connected: %s",
-			s.uuid, s.libvirtHost.Name, strings.Join(unasked, ", "))}
+			s.uuid, s.libvirtHost.Name, strings.Join(away, ", "))}
 	}
 	return nil
 }

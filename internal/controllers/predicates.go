@@ -55,6 +55,19 @@ var roomChanged = predicate.Funcs{
 	},
 }
 
+// disconnected passes on that a LibvirtHost turned out not to be connected. A connection that broke or came wakes its
+// machines by itself; one that never came, as after a start of the manager without the host's Secret, doesn't.
+var disconnected = predicate.Funcs{
+	CreateFunc:  func(event.CreateEvent) bool { return false },
+	DeleteFunc:  func(event.DeleteEvent) bool { return false },
+	GenericFunc: func(event.GenericEvent) bool { return false },
+	UpdateFunc: func(e event.UpdateEvent) bool {
+		before, ok := e.ObjectOld.(*infrav1.LibvirtHost)
+		after, ok2 := e.ObjectNew.(*infrav1.LibvirtHost)
+		return ok && ok2 && !conditions.IsFalse(before, infrav1.HostConnectedCondition) && conditions.IsFalse(after, infrav1.HostConnectedCondition)
+	},
+}
+
 // moreRoom tells whether a host reports more of any resource than before. It reports that a moment after its conditions.
 func moreRoom(before, after *infrav1.LibvirtHost) bool {
 	was, is := rooms(before, reportedUsage(before)), rooms(after, reportedUsage(after))
