@@ -52,11 +52,10 @@ func (h *Host) UploadVolume(ctx context.Context, pool, name string, size int64, 
 
 func (s *session) upload(ctx context.Context, pool, name string, size int64, r io.Reader) error {
 	if size >= bulkBytes {
-		unlock, err := s.storage.lock(ctx, &s.bulk, "uploads")
-		if err != nil {
+		if err := s.storage.wait(ctx, s.bulk, "another upload"); err != nil {
 			return err
 		}
-		defer unlock()
+		defer s.bulk.give()
 	}
 	t, err := s.openTransfer(ctx, pool, name, "storageVolUpload", func(vol *libvirt.StorageVol, stream *libvirt.Stream) error {
 		return vol.Upload(stream, 0, uint64(size), 0)
