@@ -137,7 +137,10 @@ func (h *Host) run(ctx context.Context, cfg Config) {
 		if err != nil {
 			h.lost(err)
 			h.log.V(2).Info("Failed to connect", "error", err.Error(), "failures", failures)
-			if knocking = address != "" && (errors.Is(err, ErrTimeout) || errors.Is(err, errNoAnswer)); !knocking {
+			hangs := errors.Is(err, ErrTimeout)
+			knocking = address != "" && (hangs || errors.Is(err, errNoAnswer))
+			// A knock costs nothing, but a host may answer it and hang afterwards, time and again.
+			if !knocking || hangs && h.dialing.Load() > hangingAtMost {
 				h.pause(ctx, failures, limit(err, address != "", time.Since(since), h.timing))
 			}
 			failures++

@@ -363,7 +363,8 @@ func TestLibvirtdHiccup(t *testing.T) {
 	}
 }
 
-// TestSilence dials a peer that accepts and then says nothing.
+// TestSilence dials a peer that accepts and then says nothing. It does so again and again, but each dial that hangs holds
+// a thread, so there are few of them.
 func TestSilence(t *testing.T) {
 	p, _ := newPool(t, quickly)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -373,7 +374,8 @@ func TestSilence(t *testing.T) {
 		URI:         "qemu+libssh2://root@" + listener.Addr().String() + "/system",
 		Credentials: Credentials{SSHPrivateKey: []byte("key"), KnownHosts: []byte("# nobody\n")},
 	}
-	p.timing.dial = 200 * time.Millisecond
+	p.timing.dial = 50 * time.Millisecond
+	p.timing.maxBackoff = defaultTiming.maxBackoff
 	p.Set(testKey, cfg)
 	eventually(t, "the silence is told", func() error {
 		if _, err := p.Get(testKey); !errors.Is(err, ErrTimeout) || !errors.Is(err, ErrUnreachable) {
@@ -382,3 +384,16 @@ func TestSilence(t *testing.T) {
 		return nil
 	})
 }
+	p.mu.Lock()
+	h := p.hosts[testKey].host
+	p.mu.Unlock()
+	eventually(t, "it is dialled again", func() error {
+		if hanging := h.dialing.Load(); hanging <= hangingAtMost {
+			return fmt.Errorf("%d dials", hanging)
+		}
+		return nil
+	})
+	time.Sleep(2 * time.Second) // in which 40 would fit
+	if hanging := h.dialing.Load(); hanging > hangingAtMost+1 {
+		t.Errorf("%d dials hang", hanging)
+	}
