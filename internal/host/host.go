@@ -170,19 +170,17 @@ func wait(done <-chan struct{}, atMost time.Duration) {
 	}
 }
 
-// found makes a session the current one and tells what changed since the last.
+// found makes a session the current one and tells what changed since the last; at the first that is every domain,
+// because one may have come from another host.
 func (h *Host) found(s *session) {
 	now := s.inventory.domains()
 	h.mu.Lock()
-	first, before := h.before == nil, h.before
+	before := h.before
 	h.session, h.err = s, nil
 	h.mu.Unlock()
 
 	h.log.Info("Connected", "domains", len(now))
 	h.emit(Event{Kind: HostConnected})
-	if first {
-		return
-	}
 	for _, uuid := range changed(before, now) {
 		h.emit(Event{Kind: DomainChanged, UUID: uuid})
 	}
