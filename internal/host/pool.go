@@ -138,7 +138,7 @@ func (p *Pool) Set(key string, cfg Config) {
 	}()
 }
 
-// Remove closes the connections to a host and forgets it.
+// Remove closes the connections to a host and forgets it. The observer is told nothing of it after that.
 func (p *Pool) Remove(key string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -148,6 +148,7 @@ func (p *Pool) Remove(key string) {
 	}
 }
 
+		m.host.calls.close()
 // Get returns a connected host. It never dials. The error is ErrNotFound for a key that was never set, and
 // ErrUnreachable, wrapping the last failure to connect, while there is no connection.
 func (p *Pool) Get(key string) (*Host, error) {
