@@ -194,6 +194,10 @@ const (
 	MachineImageReadyCondition = "ImageReady"
 
 	// MachineImageReadyReason says that the image is on the host.
+	// MachineStoragePoolNotFoundReason says that the deletion waits for a storage pool of the LibvirtHost's spec.storage
+	// that doesn't exist on the host, so that the volumes in it can't be removed: define it there again.
+	MachineStoragePoolNotFoundReason = "StoragePoolNotFound"
+
 	MachineImageReadyReason = "ImageReady"
 
 	// MachineImageImportingReason says that the image is being moved to the host: the message has the progress.
