@@ -61,7 +61,8 @@ type Host struct {
 	// err says why there is no session.
 	err error
 	// before is the inventory of the last session.
-	before map[string]Domain
+	before   map[string]Domain
+	identity Identity
 }
 
 // timing is how a host is watched and dialled.
@@ -222,6 +223,10 @@ func (h *Host) dial(ctx context.Context, cfg Config, address string, knocking bo
 	s, err := openSession(ctx, endpoint.uri, open, &h.calls, before, h.emit)
 	if err != nil {
 		return nil, diagnose(ctx, cfg, err)
+	}
+	if err := h.recognize(ctx, s); err != nil {
+		s.close()
+		return nil, err
 	}
 	return s, nil
 }

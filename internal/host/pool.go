@@ -112,6 +112,9 @@ func (p *Pool) Set(key string, cfg Config) {
 		return
 	}
 	old, ok := p.hosts[key]
+	if ok {
+		old.host.expect(cfg.Identity)
+	}
 	if ok && old.cfg.Equal(cfg) {
 		return
 	}
@@ -121,6 +124,7 @@ func (p *Pool) Set(key string, cfg Config) {
 		old.stop()
 	} else {
 		m.host = p.newHost(key)
+		m.host.expect(cfg.Identity)
 	}
 	var ctx context.Context
 	ctx, m.stop = context.WithCancel(context.Background())
@@ -144,11 +148,11 @@ func (p *Pool) Remove(key string) {
 	defer p.mu.Unlock()
 	if m, ok := p.hosts[key]; ok {
 		m.stop()
+		m.host.calls.close()
 		delete(p.hosts, key)
 	}
 }
 
-		m.host.calls.close()
 // Get returns a connected host. It never dials. The error is ErrNotFound for a key that was never set, and
 // ErrUnreachable, wrapping the last failure to connect, while there is no connection.
 func (p *Pool) Get(key string) (*Host, error) {

@@ -33,7 +33,7 @@ const patience = 5 * time.Minute
 // limit is the longest pause until the next dial after one that failed. A local socket that isn't there costs nothing.
 // What was refused will be again, until somebody does something about it.
 func limit(err error, remote bool, outage time.Duration, t timing) time.Duration {
-	if errors.Is(err, ErrAuth) || errors.Is(err, ErrInvalid) || remote && outage > patience {
+	if errors.Is(err, ErrAuth) || errors.Is(err, ErrInvalid) || errors.Is(err, ErrOtherHost) || remote && outage > patience {
 		return t.maxBackoff
 	}
 	return t.soon
