@@ -82,14 +82,16 @@ func TestSlowHost(t *testing.T) {
 // TestHungHost has callers wait for a host whose calls never come back: soon nobody does any more.
 func TestHungHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
 		c := newConnection(nil, &gate{}, nil)
 		for range callsInFlight {
-			must(t, c.acquire(t.Context()))
+			must(t, c.acquire(ctx))
 		}
 		results := make(chan error, callersWaiting)
 		start := time.Now()
 		for range callersWaiting {
-			go func() { results <- c.acquire(t.Context()) }()
+			go func() { results <- c.acquire(ctx) }()
 		}
 		for range callersWaiting {
 			if err := <-results; !errors.Is(err, ErrHostBusy) || !strings.Contains(err.Error(), "nobody waits") {
@@ -100,20 +102,20 @@ func TestHungHost(t *testing.T) {
 			t.Errorf("they were sent away after %s", took)
 		}
 		start = time.Now()
-		if err := c.acquire(t.Context()); !errors.Is(err, ErrHostBusy) || time.Since(start) > 0 {
+		if err := c.acquire(ctx); !errors.Is(err, ErrHostBusy) || time.Since(start) > 0 {
 			t.Errorf("the next one: %v after %s", err, time.Since(start))
 		}
 		c.release()
-		must(t, c.acquire(t.Context()))
+		must(t, c.acquire(ctx))
 		// After a rest, too, a single caller may wait.
 		for range callsInFlight {
 			c.release()
 		}
 		time.Sleep(time.Hour)
 		for range callsInFlight {
-			must(t, c.acquire(t.Context()))
+			must(t, c.acquire(ctx))
 		}
-		go func() { results <- c.acquire(t.Context()) }()
+		go func() { results <- c.acquire(ctx) }()
 		time.Sleep(stallAfter)
 		c.release()
 		must(t, <-results)
@@ -124,9 +126,11 @@ func TestHungHost(t *testing.T) {
 // nobody.
 func TestHungLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
 		c := newConnection(nil, &gate{}, nil)
 		var l locks
-		unlock, err := c.lock(t.Context(), &l, "network")
+		unlock, err := c.lock(ctx, &l, "network")
 		must(t, err)
 		others := time.NewTicker(100 * time.Millisecond)
 		done := make(chan struct{})
@@ -134,7 +138,7 @@ func TestHungLock(t *testing.T) {
 			for {
 				select {
 				case <-others.C:
-					if err := c.acquire(t.Context()); err != nil {
+					if err := c.acquire(ctx); err != nil {
 						t.Error(err)
 					}
 					c.release()
@@ -148,7 +152,7 @@ func TestHungLock(t *testing.T) {
 		start := time.Now()
 		for range callers {
 			go func() {
-				if _, err := c.lock(t.Context(), &l, "network"); !errors.Is(err, ErrHostBusy) {
+				if _, err := c.lock(ctx, &l, "network"); !errors.Is(err, ErrHostBusy) {
 					t.Errorf("got %v", err)
 				}
 				away <- time.Since(start)
@@ -164,7 +168,7 @@ func TestHungLock(t *testing.T) {
 			}
 		}
 		unlock()
-		if _, err := c.lock(t.Context(), &l, "network"); err != nil {
+		if _, err := c.lock(ctx, &l, "network"); err != nil {
 			t.Errorf("a released lock: %v", err)
 		}
 		close(done)
@@ -174,12 +178,14 @@ func TestHungLock(t *testing.T) {
 // TestPatience has a large upload wait for another, which takes as long as it takes.
 func TestPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
 		c := newConnection(nil, &gate{}, nil)
 		uploads := newTurns(1)
 		uploads.patient = true
-		must(t, c.wait(t.Context(), uploads, "another upload"))
+		must(t, c.wait(ctx, uploads, "another upload"))
 		result := make(chan error, 1)
-		go func() { result <- c.wait(t.Context(), uploads, "another upload") }()
+		go func() { result <- c.wait(ctx, uploads, "another upload") }()
 		time.Sleep(time.Hour)
 		uploads.give()
 		must(t, <-result)
