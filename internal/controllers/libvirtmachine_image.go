@@ -101,7 +101,7 @@ func (r *LibvirtMachineReconciler) importImage(s *machineScope, key imageKey, ep
 		return err
 	}
 	waiter := client.ObjectKeyFromObject(s.libvirtMachine)
-	status := r.Imports.Ensure(key.String(), waiter, run)
+	status := r.Imports.Ensure(key.String(), key.host, waiter, run)
 	if status.State == task.Succeeded {
 		// In an earlier epoch of the host, or a moment ago.
 		if known, ok := r.images.get(key, epoch); ok {
@@ -109,7 +109,7 @@ func (r *LibvirtMachineReconciler) importImage(s *machineScope, key imageKey, ep
 			return nil
 		}
 		r.Imports.Forget(key.String())
-		status = r.Imports.Ensure(key.String(), waiter, run)
+		status = r.Imports.Ensure(key.String(), key.host, waiter, run)
 	}
 	if _, lasts := r.outages.get(key, epoch); status.State == task.Failed && outage(status.Err) && !lasts {
 		// The host has come back since, so there is nothing to wait for.
