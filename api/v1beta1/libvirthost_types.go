@@ -209,6 +209,13 @@ type LibvirtHostStatus struct {
 	// +kubebuilder:validation:MaxLength=256
 	Hostname string `json:"hostname,omitempty"`
 
+	// hostUUID is the UUID by which libvirt knows the host. While machines are on the host, a connection to another one on
+	// which none of them is isn't used. Remove the field to have the host that answers taken for this one.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	HostUUID string `json:"hostUUID,omitempty"`
+
 	// libvirtVersion is the version of the libvirt daemon.
 	// +optional
 	// +kubebuilder:validation:MinLength=1

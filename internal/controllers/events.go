@@ -128,8 +128,9 @@ func (e *HostEvents) dispatch(ctx context.Context, event host.Event) error {
 		}
 		return e.wakeMachines(ctx, client.InNamespace(key.Namespace), client.MatchingFields{hostNameField: key.Name})
 	case host.StoragePoolChanged:
-		e.hosts.add(hostOf(event.Host))
-		return nil
+		key := hostOf(event.Host)
+		e.hosts.add(key)
+		return e.wakeMachines(ctx, client.InNamespace(key.Namespace), client.MatchingFields{hostNameField: key.Name})
 	case host.HostConnected, host.HostDisconnected:
 		key := hostOf(event.Host)
 		e.hosts.add(key)

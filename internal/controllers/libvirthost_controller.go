@@ -42,6 +42,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/domain"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
 )
 
@@ -209,7 +210,11 @@ func (r *LibvirtHostReconciler) reconcileConnection(ctx context.Context, s *host
 		return err
 	}
 	key := hostKey(s.libvirtHost.Namespace, s.libvirtHost.Name)
-	r.Hosts.Set(key, host.Config{URI: s.libvirtHost.Spec.URI, Credentials: credentials})
+	identity, err := r.identity(ctx, s.libvirtHost)
+	if err != nil {
+		return err
+	}
+	r.Hosts.Set(key, host.Config{URI: s.libvirtHost.Spec.URI, Credentials: credentials, Identity: identity})
 	s.host, err = r.Hosts.Get(key)
 	switch {
 	case errors.Is(err, host.ErrAuth):
@@ -218,6 +223,9 @@ func (r *LibvirtHostReconciler) reconcileConnection(ctx context.Context, s *host
 	case errors.Is(err, host.ErrCredentials):
 		return &waiting{reason: infrav1.HostCredentialsNotFoundReason, after: secretInterval, message: fmt.Sprintf(
 			"reading the Secret of spec.credentialsRef: %s", err)}
+	case errors.Is(err, host.ErrOtherHost):
+		return &waiting{reason: infrav1.HostOtherHostReason, message: fmt.Sprintf(
+			"connecting to spec.uri: %s: correct spec.uri, or remove status.hostUUID if the host was replaced", err)}
 	case errors.Is(err, host.ErrInvalid):
 		return &waiting{reason: infrav1.HostInvalidURIReason, message: fmt.Sprintf("connecting to spec.uri: %s", err)}
 	case errors.Is(err, host.ErrConnecting):
@@ -238,6 +246,23 @@ func (r *LibvirtHostReconciler) reconcileConnection(ctx context.Context, s *host
 	s.survey = known
 	reportFacts(s.libvirtHost, known.facts)
 	return nil
+}
+
+// identity is by what the host is known while machines are on it. A host whose machines have no domain yet is known by
+// nothing: there is none to miss.
+func (r *LibvirtHostReconciler) identity(ctx context.Context, libvirtHost *infrav1.LibvirtHost) (host.Identity, error) {
+	var machines infrav1.LibvirtMachineList
+	if err := r.Client.List(ctx, &machines, client.InNamespace(libvirtHost.Namespace),
+		client.MatchingFields{hostNameField: libvirtHost.Name}); err != nil {
+		return host.Identity{}, fmt.Errorf("listing LibvirtMachines: %w", err)
+	}
+	known := host.Identity{UUID: libvirtHost.Status.HostUUID}
+	for i := range machines.Items {
+		if provisioned(&machines.Items[i]) {
+			known.Domains = append(known.Domains, domain.UUID(machines.Items[i].Spec.ProviderID))
+		}
+	}
+	return known, nil
 }
 
 // secretInterval is how often a Secret is read again that is missing or doesn't do. Secrets aren't watched, so that the

@@ -78,6 +78,7 @@ func (s *surveys) forget(key string) {
 func reportFacts(libvirtHost *infrav1.LibvirtHost, facts host.Facts) {
 	status := &libvirtHost.Status
 	status.Hostname = facts.Hostname
+	status.HostUUID = facts.UUID
 	status.LibvirtVersion = facts.LibvirtVersion
 	status.HypervisorVersion = facts.HypervisorVersion
 	status.Architecture = facts.Architecture

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"time"
 
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -188,12 +189,23 @@ func destroyDomain(ctx context.Context, kvm *host.Host, uuid string) error {
 	return nil
 }
 
-// deleteVolume deletes a volume. One that is gone is fine.
+// deleteVolume deletes a volume. One that is gone is fine, but not one whose pool is.
 func deleteVolume(ctx context.Context, kvm *host.Host, pool, name string) error {
-	if err := kvm.DeleteVolume(ctx, pool, name); err != nil && !errors.Is(err, host.ErrNotFound) {
+	err := kvm.DeleteVolume(ctx, pool, name)
+	if errors.Is(err, host.ErrNoPool) {
+		return noPool(pool, name)
+	}
+	if err != nil && !errors.Is(err, host.ErrNotFound) {
 		return err
 	}
 	return nil
+}
+
+// noPool waits for a storage pool, without which nothing is known of a volume.
+func noPool(pool, volume string) error {
+	return &waiting{reason: infrav1.MachineStoragePoolNotFoundReason, after: time.Minute, message: fmt.Sprintf(
+		"storage pool %s doesn't exist on the host, so that its volume %s can't be removed: define it again, with virsh pool-define-as %s dir --target PATH, "+
+			"over an empty directory if its storage is gone for good", pool, volume, pool)}
 }
 
 // removeVolumes removes the root disk and the bootstrap data. Without the domain's mark, a root disk must look like one
@@ -256,6 +268,9 @@ func (r *LibvirtMachineReconciler) ownedKey(s *machineScope) ownedDomain {
 // looksOurs tells whether a root disk is an overlay over the machine's image, as we make them.
 func (r *LibvirtMachineReconciler) looksOurs(ctx context.Context, s *machineScope, pool, name string) (bool, error) {
 	found, err := s.host.Volume(ctx, pool, name)
+	if errors.Is(err, host.ErrNoPool) {
+		return false, noPool(pool, name)
+	}
 	if errors.Is(err, host.ErrNotFound) {
 		return false, nil
 	}

@@ -100,8 +100,10 @@ func (r *LibvirtMachineReconciler) importImage(s *machineScope, key imageKey, ep
 		}
 		return err
 	}
-	waiter := client.ObjectKeyFromObject(s.libvirtMachine)
-	status := r.Imports.Ensure(key.String(), waiter, run)
+	ensure := func() task.Status {
+		return r.Imports.Ensure(key.String(), key.host, client.ObjectKeyFromObject(s.libvirtMachine), run)
+	}
+	status := ensure()
 	if status.State == task.Succeeded {
 		// In an earlier epoch of the host, or a moment ago.
 		if known, ok := r.images.get(key, epoch); ok {
@@ -109,12 +111,12 @@ func (r *LibvirtMachineReconciler) importImage(s *machineScope, key imageKey, ep
 			return nil
 		}
 		r.Imports.Forget(key.String())
-		status = r.Imports.Ensure(key.String(), waiter, run)
+		status = ensure()
 	}
 	if _, lasts := r.outages.get(key, epoch); status.State == task.Failed && outage(status.Err) && !lasts {
 		// The host has come back since, so there is nothing to wait for.
 		r.Imports.Forget(key.String())
-		status = r.Imports.Ensure(key.String(), waiter, run)
+		status = ensure()
 	}
 	if status.State == task.Failed {
 		return imageTrouble(status.Err, time.Until(status.RetryAt))
