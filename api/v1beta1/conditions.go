@@ -252,7 +252,8 @@ const (
 	MachineDomainMigratedReason = "DomainMigrated"
 
 	// MachineDomainConflictReason says that a domain or a volume on the host has the name or the UUID of this machine
-	// and isn't ours: the message names it. Rename or remove it.
+	// and isn't ours: the message names it. Rename or remove it. It is also said of a machine that was created with the
+	// spec.providerID of another one: make the Machine anew without it.
 	MachineDomainConflictReason = "DomainConflict"
 
 	// MachineStartFailedReason says that the hypervisor didn't start the domain, for the reason in the message. It is

@@ -27,10 +27,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	kerrors "k8s.io/apimachinery/pkg/util/errors"
+	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/cluster-api/util/conditions"
 	capicontroller "sigs.k8s.io/cluster-api/util/controller"
 	"sigs.k8s.io/cluster-api/util/finalizers"
 	"sigs.k8s.io/cluster-api/util/patch"
+	"sigs.k8s.io/cluster-api/util/paused"
 	"sigs.k8s.io/cluster-api/util/predicates"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -109,6 +111,10 @@ func (r *LibvirtHostReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	if added, err := finalizers.EnsureFinalizer(ctx, r.Client, libvirtHost, infrav1.HostFinalizer); err != nil || added {
 		return ctrl.Result{}, err
 	}
+	isPaused, requeue, err := paused.EnsurePausedCondition(ctx, r.Client, nil, libvirtHost)
+	if err != nil || requeue {
+		return ctrl.Result{}, err
+	}
 	patchHelper, err := patch.NewHelper(libvirtHost, r.Client)
 	if err != nil {
 		return ctrl.Result{}, err
@@ -116,20 +122,29 @@ func (r *LibvirtHostReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	defer func() {
 		if err := patchHelper.Patch(ctx, libvirtHost, patch.WithOwnedConditions{Conditions: []string{
 			infrav1.ReadyCondition, infrav1.HostConnectedCondition, infrav1.HostStorageReadyCondition,
-			infrav1.HostOrphansAbsentCondition, infrav1.DeletingCondition,
+			infrav1.HostOrphansAbsentCondition, infrav1.DeletingCondition, clusterv1.PausedCondition,
 		}}); err != nil {
 			reterr = kerrors.NewAggregate([]error{reterr, unlessGone(err)})
 		}
 	}()
 
+	scope := &hostScope{libvirtHost: libvirtHost}
+	connection := phase[*hostScope]{infrav1.HostConnectedCondition, infrav1.HostConnectedReason, r.reconcileConnection}
+	if isPaused {
+		// Machines aren't paused with their host, and need its connection.
+		result, err := runPhases(ctx, libvirtHost, scope, []phase[*hostScope]{connection})
+		if libvirtHost.DeletionTimestamp.IsZero() {
+			setReady(libvirtHost, infrav1.ReadyReason, infrav1.HostConnectedCondition, infrav1.HostStorageReadyCondition)
+		}
+		return result, err
+	}
 	if !libvirtHost.DeletionTimestamp.IsZero() {
 		err := r.reconcileDelete(ctx, libvirtHost)
 		setDeleting(libvirtHost, err)
 		return phaseResult(err)
 	}
-	scope := &hostScope{libvirtHost: libvirtHost}
 	result, err := runPhases(ctx, libvirtHost, scope, []phase[*hostScope]{
-		{infrav1.HostConnectedCondition, infrav1.HostConnectedReason, r.reconcileConnection},
+		connection,
 		{infrav1.HostStorageReadyCondition, infrav1.HostStorageReadyReason, r.reconcileStorage},
 	})
 	if conditions.IsTrue(libvirtHost, infrav1.HostStorageReadyCondition) && scope.host != nil && err == nil {
@@ -268,7 +283,7 @@ func (r *LibvirtHostReconciler) credentials(ctx context.Context, libvirtHost *in
 			"Secret %s of spec.credentialsRef doesn't exist in namespace %s: create it", name, libvirtHost.Namespace)}
 	}
 	if err != nil {
-		return host.Credentials{}, fmt.Errorf("reading Secret %s: %w", name, err)
+		return host.Credentials{}, unasked{fmt.Errorf("reading Secret %s: %w", name, err)}
 	}
 	return host.Credentials{
 		SSHPrivateKey: secret.Data[corev1.SSHAuthPrivateKey],

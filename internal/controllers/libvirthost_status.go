@@ -127,15 +127,15 @@ type usage struct {
 }
 
 // promisedOn adds up what the domains of a host may use, with the machines that are on their way there and have no domain
-// yet. A domain that is shut off counts: it may be started at any time. Disks are promised to machines only, because
-// what others have in the pool is unknown.
+// yet, or one whose size isn't known yet. A domain that is shut off counts: it may be started at any time. Disks are
+// promised to machines only, because what others have in the pool is unknown.
 func promisedOn(domains []host.Domain, machines []infrav1.LibvirtMachine) usage {
 	var sum usage
-	defined := make(map[string]bool, len(domains))
+	defined := make(map[string]host.Domain, len(domains))
 	for _, dom := range domains {
 		sum.memory += dom.MaxMemoryBytes
 		sum.vcpus += int64(dom.VCPUs)
-		defined[dom.UUID] = true
+		defined[dom.UUID] = dom
 	}
 	for i := range machines {
 		spec := &machines[i].Spec
@@ -144,10 +144,8 @@ func promisedOn(domains []host.Domain, machines []infrav1.LibvirtMachine) usage 
 			continue
 		}
 		sum.disk += spec.RootDisk.Size.Value()
-		if !defined[uuid] {
-			sum.memory += spec.Memory.Value()
-			sum.vcpus += int64(spec.VCPUs)
-		}
+		sum.memory += max(0, spec.Memory.Value()-defined[uuid].MaxMemoryBytes)
+		sum.vcpus += max(0, int64(spec.VCPUs)-int64(defined[uuid].VCPUs))
 	}
 	return sum
 }
