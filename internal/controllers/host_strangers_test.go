@@ -78,6 +78,14 @@ func TestAddressesRunOut(t *testing.T) {
 	if found := s.reservations(green, "kvm1"); len(found) != 3 || found[foreignMAC] != "10.20.0.4" || internalIP(last) != "10.20.0.5" {
 		t.Errorf("The machine has %s and the reservations are %v", internalIP(last), found)
 	}
+
+	// libvirt tells nobody that a reservation was taken away.
+	late := s.createMachine("green", "late", emulated)
+	s.expectCondition(late, infrav1.MachineDomainReadyCondition, metav1.ConditionFalse, infrav1.MachineAddressesExhaustedReason)
+	reserveForeign(t, lab, green, "delete", foreignMAC, "10.20.0.4")
+	touch(s, late)
+	s.expectReady(late)
+	s.expectAllThere(green, late)
 }
 
 // TestReservationOfOurMAC has somebody reserve an address for the MAC address that a machine is going to have.
