@@ -17,8 +17,7 @@ limitations under the License.
 package controllers
 
 import (
-	"fmt"
-	"strings"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -40,27 +39,31 @@ type killer struct {
 	answerLost bool
 
 	mu sync.Mutex
-	// left are the writes up to the fatal one, 0 when none will be.
-	left   int
+	// fatal tells whether a write, by its number since the killer was armed, counted from 1, and its name, is the one.
+	fatal  func(write int, procedure string) bool
+	writes int
 	killed chan string
 }
 
-// arm lets the given write, counted from 1, be the one. What the channel gives is its name, once the daemon is dead.
-func (k *killer) arm(write int) (killed <-chan string) {
+// arm lets the first write that is fatal be the one. What the channel gives is its name, once the daemon is dead.
+func (k *killer) arm(fatal func(write int, procedure string) bool) (killed <-chan string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.left, k.killed = write, make(chan string, 1)
+	k.fatal, k.writes, k.killed = fatal, 0, make(chan string, 1)
 	return k.killed
 }
 
 func (k *killer) hits(procedure string) (killed chan<- string, hit bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.left == 0 || !libvirtWrites[procedure] {
+	if k.fatal == nil || !libvirtWrites[procedure] {
 		return nil, false
 	}
-	k.left--
-	return k.killed, k.left == 0
+	if k.writes++; !k.fatal(k.writes, procedure) {
+		return nil, false
+	}
+	k.fatal = nil
+	return k.killed, true
 }
 
 // libvirt is a host.Intercept.
@@ -88,70 +91,90 @@ func (k *killer) libvirt(procedure string, call func() error) error {
 	return call() // on the connection that broke: its error is what a caller gets whose answer is lost
 }
 
-// TestDaemonDiesAtAnyWrite kills the daemon at each write of the making and of the removal of a machine. Whether the write
-// was made nobody learns; the machine is made once all the same, and removed without a trace.
-func TestDaemonDiesAtAnyWrite(t *testing.T) {
-	t.Parallel()
-	for _, answerLost := range []bool{false, true} {
-		t.Run(map[bool]string{false: "during the call", true: "between call and answer"}[answerLost], func(t *testing.T) {
-			t.Parallel()
-			s := newSceneOf(t, "", nil)
-			s.watchFilter = s.namespace
-			k := &killer{t: t, lab: newLab(t), answerLost: answerLost}
-			s.startOwnManager(k.libvirt, nil)
-			kvm1 := s.readyHost("kvm1", k.lab.URI())
-			c := &crash{scene: s, lab: k.lab, green: s.readyCluster("green", "10.50.0.0/29")}
-			// restarted starts the daemon again if it was killed before done finds nothing to complain of any more.
-			var points []string
-			restarted := func(killed <-chan string, done func() bool) bool {
-				t.Helper()
-				for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-					finished := done()
-					select {
-					case procedure := <-killed:
-						points = append(points, procedure)
-						must(t, k.lab.StartDaemon(t.Context()))
-						return true
-					default:
-					}
-					if finished {
-						k.arm(0)
-						return false
-					}
-					if time.Now().After(end) {
-						t.Fatalf("Neither was the daemon killed nor the work done within %s", patience)
-					}
-				}
-			}
-			for write, more := 1, true; more; write++ {
-				began := time.Now()
-				killed := k.arm(write)
-				m := s.createMachine("green", fmt.Sprintf("green-%d", write), emulated)
-				more = restarted(killed, func() bool { s.refresh(m); return provisioned(m) })
-				s.expectReady(m)
-				c.expectOneDomain(m)
-				expectFiles(t, k.lab, "images", imageVolume, domain.RootVolumeName(uuidOf(m)))
-				expectFiles(t, k.lab, infrav1.DefaultSeedPool, domain.SeedVolumeName(uuidOf(m)))
-				made := time.Now()
+// modes are whether the answer is lost, by name.
+var modes = map[string]bool{"during the call": false, "between call and answer": true}
 
-				killed = k.arm(write)
-				s.delete(m)
-				removed := func() bool {
-					return apierrors.IsNotFound(api.Get(t.Context(), client.ObjectKeyFromObject(m), m))
-				}
-				more = restarted(killed, removed) || more
-				s.expectGone(m)
-				s.expectReady(kvm1)
-				s.expectNoTraces(c.green, "kvm1", uuidOf(m))
-				t.Logf("Write %d: made within %s, removed within %s", write, made.Sub(began).Round(time.Millisecond),
-					time.Since(made).Round(time.Millisecond))
-				expectEmpty(t, k.lab)
-				s.delete(s.machine(m.Name))
+// TestDaemonDiesAtTheDefinition kills the daemon as it makes a domain, and as it removes one.
+func TestDaemonDiesAtTheDefinition(t *testing.T) {
+	t.Parallel()
+	for mode, answerLost := range modes {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			d := newDying(t, answerLost)
+			d.lifeOf("green", func(_ int, procedure string) bool {
+				return procedure == "domainDefineXML" || procedure == "domainUndefineFlags"
+			})
+			if want := []string{"domainDefineXML", "domainUndefineFlags"}; !slices.Equal(d.points, want) {
+				t.Errorf("It was killed at %v, want %v", d.points, want)
 			}
-			if len(points) < 10 {
-				t.Errorf("There are few writes: %v", points)
-			}
-			t.Logf("The daemon was killed at %d writes: %s", len(points), strings.Join(points, ", "))
 		})
+	}
+}
+
+// dying is a scene with a daemon that dies at writes.
+type dying struct {
+	*crash
+	killer *killer
+	// points are the writes at which the daemon was killed.
+	points []string
+}
+
+func newDying(t *testing.T, answerLost bool) *dying {
+	t.Helper()
+	s := newSceneOf(t, "", nil)
+	s.watchFilter = s.namespace
+	k := &killer{t: t, lab: newLab(t), answerLost: answerLost}
+	s.startOwnManager(k.libvirt, nil)
+	s.readyHost("kvm1", k.lab.URI())
+	return &dying{crash: &crash{scene: s, lab: k.lab, green: s.readyCluster("green", "10.50.0.0/29")}, killer: k}
+}
+
+// lifeOf makes and removes a machine, killing the daemon once at a fatal write of each, and tells whether there were any.
+// Whether the write was made nobody learns; the machine is made once all the same, and removed without a trace.
+func (d *dying) lifeOf(name string, fatal func(write int, procedure string) bool) (killed bool) {
+	t := d.t
+	t.Helper()
+	began := time.Now()
+	dead := d.killer.arm(fatal)
+	m := d.createMachine("green", name, emulated)
+	killed = d.restarted(dead, func() bool { d.refresh(m); return provisioned(m) })
+	d.expectReady(m)
+	d.expectOneDomain(m)
+	expectFiles(t, d.lab, "images", imageVolume, domain.RootVolumeName(uuidOf(m)))
+	expectFiles(t, d.lab, infrav1.DefaultSeedPool, domain.SeedVolumeName(uuidOf(m)))
+	made := time.Now()
+
+	dead = d.killer.arm(fatal)
+	d.delete(m)
+	removed := func() bool { return apierrors.IsNotFound(api.Get(t.Context(), client.ObjectKeyFromObject(m), m)) }
+	killed = d.restarted(dead, removed) || killed
+	d.expectGone(m)
+	d.expectReady(&infrav1.LibvirtHost{ObjectMeta: d.meta("kvm1", "")})
+	d.expectNoTraces(d.green, "kvm1", uuidOf(m))
+	expectEmpty(t, d.lab)
+	t.Logf("%s was made within %s and removed within %s", name, made.Sub(began).Round(time.Millisecond),
+		time.Since(made).Round(time.Millisecond))
+	return killed
+}
+
+// restarted starts the daemon again if it was killed before the work was done, and tells whether it was.
+func (d *dying) restarted(dead <-chan string, done func() bool) bool {
+	d.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		finished := done()
+		select {
+		case procedure := <-dead:
+			d.points = append(d.points, procedure)
+			must(d.t, d.lab.StartDaemon(d.t.Context()))
+			return true
+		default:
+		}
+		if finished {
+			d.killer.arm(nil)
+			return false
+		}
+		if time.Now().After(end) {
+			d.t.Fatalf("Neither was the daemon killed nor the work done within %s", patience)
+		}
 	}
 }
