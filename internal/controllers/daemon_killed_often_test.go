@@ -30,7 +30,9 @@ func TestDaemonDiesAtAnyWrite(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			d := newDying(t, answerLost)
-			for fatal := 1; d.lifeOf(fmt.Sprintf("green-%d", fatal), func(write int, _ string) bool { return write == fatal }); fatal++ {
+			more := true
+			for fatal := 1; more; fatal++ {
+				more = d.lifeOf(fmt.Sprintf("green-%d", fatal), func(write int, _ string) bool { return write == fatal })
 			}
 			if len(d.points) < 10 {
 				t.Errorf("There are few writes: %v", d.points)

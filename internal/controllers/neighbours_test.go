@@ -73,7 +73,8 @@ func TestHungPoolDoesNotSlowANeighbour(t *testing.T) {
 func freezablePool(t *testing.T, lab *privatehost.Host, name string) (freeze func() (thaw func())) {
 	t.Helper()
 	dir, disk := "/var/lib/libvirt/"+name, "/var/lib/libvirt/"+name+".disk"
-	inside(t, lab, fmt.Sprintf("mkdir %[1]s && truncate -s 4G %[2]s && mkfs.ext4 -q %[2]s && mount -o loop %[2]s %[1]s && "+
+	inside(t, lab, fmt.Sprintf("mkdir %[1]s && truncate -s 200G %[2]s && mkfs.ext4 -q -O ^has_journal -E nodiscard %[2]s && "+
+		"mount -o loop,noinit_itable %[2]s %[1]s && "+
 		"virsh pool-define-as %[3]s dir --target %[1]s", dir, disk, name))
 	return func() func() {
 		t.Helper()
