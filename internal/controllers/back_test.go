@@ -26,8 +26,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/cluster-api/util/conditions"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hosttest"
@@ -89,12 +87,13 @@ func TestMachineIsBackWithItsHost(t *testing.T) {
 				must(t, fault.away(t, lab))
 				s.expectCondition(m, infrav1.ReadyCondition, metav1.ConditionUnknown, infrav1.HostUnreachableReason)
 				time.Sleep(outage)
-				returned := s.watchReady(m)
+				arrivals, stop := s.arrivals()
+				defer stop()
 				began := time.Now()
 				must(t, fault.back(t, lab))
 				select {
-				case at := <-returned:
-					took := at.Sub(began)
+				case ready := <-arrivals:
+					took := ready.at.Sub(began)
 					t.Logf("The machine was ready %s after its host was back", took.Round(time.Millisecond))
 					if took > maxReturn {
 						t.Errorf("That is more than %s", maxReturn)
@@ -105,24 +104,4 @@ func TestMachineIsBackWithItsHost(t *testing.T) {
 			})
 		}
 	}
-}
-
-// watchReady tells when a machine, which isn't, becomes ready.
-func (s *scene) watchReady(m *infrav1.LibvirtMachine) <-chan time.Time {
-	s.t.Helper()
-	watcher, err := client.NewWithWatch(apiConfig, client.Options{Scheme: scheme})
-	must(s.t, err)
-	changes, err := watcher.Watch(s.t.Context(), &infrav1.LibvirtMachineList{}, client.InNamespace(s.namespace))
-	must(s.t, err)
-	ready := make(chan time.Time, 1)
-	go func() {
-		defer changes.Stop()
-		for event := range changes.ResultChan() {
-			if found, ok := event.Object.(*infrav1.LibvirtMachine); ok && found.Name == m.Name && conditions.IsTrue(found, infrav1.ReadyCondition) {
-				ready <- time.Now()
-				return
-			}
-		}
-	}()
-	return ready
 }

@@ -20,6 +20,7 @@ package controllers
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -208,11 +209,8 @@ func (s *scene) disturb(machines []*infrav1.LibvirtMachine) (stop func()) {
 // to be ready.
 func (s *scene) timeMachines(name string) []time.Duration {
 	s.t.Helper()
-	watcher, err := client.NewWithWatch(apiConfig, client.Options{Scheme: scheme})
-	must(s.t, err)
-	changes, err := watcher.Watch(s.t.Context(), &infrav1.LibvirtMachineList{}, client.InNamespace(s.namespace))
-	must(s.t, err)
-	defer changes.Stop()
+	arrivals, stop := s.arrivals()
+	defer stop()
 	started := map[string]time.Time{}
 	var machines []*infrav1.LibvirtMachine
 	for k := range wellMachines {
@@ -223,13 +221,9 @@ func (s *scene) timeMachines(name string) []time.Duration {
 	took := map[string]time.Duration{}
 	for timeout := time.After(patience); len(took) < wellMachines; {
 		select {
-		case event := <-changes.ResultChan():
-			m, ok := event.Object.(*infrav1.LibvirtMachine)
-			if !ok {
-				s.t.Fatalf("The watch ended: %v", event.Object)
-			}
-			if start, ours := started[m.Name]; ours && took[m.Name] == 0 && conditions.IsTrue(m, infrav1.ReadyCondition) {
-				took[m.Name] = time.Since(start)
+		case ready := <-arrivals:
+			if start, ours := started[ready.name]; ours {
+				took[ready.name] = ready.at.Sub(start)
 			}
 		case <-timeout:
 			s.t.Fatalf("Of %d machines %d are ready after %s", wellMachines, len(took), patience)
@@ -244,6 +238,39 @@ func (s *scene) timeMachines(name string) []time.Duration {
 		s.expectGone(m)
 	}
 	return times
+}
+
+// arrival is when a machine was first seen to be ready.
+type arrival struct {
+	name string
+	at   time.Time
+}
+
+// arrivals tells of each machine of the scene that is or becomes ready, once, until it is stopped. A watch that the API
+// server ends, as it does when a busy machine is slow to read, is begun anew.
+func (s *scene) arrivals() (found <-chan arrival, stop func()) {
+	s.t.Helper()
+	watcher, err := client.NewWithWatch(apiConfig, client.Options{Scheme: scheme})
+	must(s.t, err)
+	ctx, cancel := context.WithCancel(s.t.Context())
+	ready := make(chan arrival, 1000) // more than there are machines
+	go func() {
+		seen := map[string]bool{}
+		for ; ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+			changes, err := watcher.Watch(ctx, &infrav1.LibvirtMachineList{}, client.InNamespace(s.namespace))
+			if err != nil {
+				continue
+			}
+			for event := range changes.ResultChan() {
+				m, ok := event.Object.(*infrav1.LibvirtMachine)
+				if ok && !seen[m.Name] && conditions.IsTrue(m, infrav1.ReadyCondition) {
+					seen[m.Name] = true
+					ready <- arrival{m.Name, time.Now()}
+				}
+			}
+		}
+	}()
+	return ready, cancel
 }
 
 // percentile is the least of times that p percent of them don't exceed.
