@@ -19,6 +19,7 @@ limitations under the License.
 package controllers
 
 import (
+	"context"
 	"net/url"
 	"syscall"
 	"testing"
@@ -62,12 +63,14 @@ func TestMachineIsBackWithItsHost(t *testing.T) {
 	} {
 		for _, fault := range []struct {
 			name       string
-			away, back func(*testing.T, *privatehost.Host) error
+			away, back func(context.Context, *privatehost.Host) error
 		}{
-			{"the daemon was killed", func(t *testing.T, lab *privatehost.Host) error { return lab.StopDaemon(t.Context(), syscall.SIGKILL) },
-				func(t *testing.T, lab *privatehost.Host) error { return lab.StartDaemon(t.Context()) }},
-			{"the daemon hung", func(_ *testing.T, lab *privatehost.Host) error { return lab.SignalDaemon(syscall.SIGSTOP) },
-				func(_ *testing.T, lab *privatehost.Host) error { return lab.SignalDaemon(syscall.SIGCONT) }},
+			{"the daemon was killed",
+				func(ctx context.Context, lab *privatehost.Host) error { return lab.StopDaemon(ctx, syscall.SIGKILL) },
+				func(ctx context.Context, lab *privatehost.Host) error { return lab.StartDaemon(ctx) }},
+			{"the daemon hung",
+				func(_ context.Context, lab *privatehost.Host) error { return lab.SignalDaemon(syscall.SIGSTOP) },
+				func(_ context.Context, lab *privatehost.Host) error { return lab.SignalDaemon(syscall.SIGCONT) }},
 		} {
 			t.Run(way.name+", "+fault.name, func(t *testing.T) {
 				t.Parallel()
@@ -84,13 +87,13 @@ func TestMachineIsBackWithItsHost(t *testing.T) {
 				})
 				s.readyCluster("green", "10.20.0.0/27")
 				m := s.readyMachine("green", "green-a", emulated)
-				must(t, fault.away(t, lab))
+				must(t, fault.away(t.Context(), lab))
 				s.expectCondition(m, infrav1.ReadyCondition, metav1.ConditionUnknown, infrav1.HostUnreachableReason)
 				time.Sleep(outage)
 				arrivals, stop := s.arrivals()
 				defer stop()
+				must(t, fault.back(t.Context(), lab)) // which returns when the daemon listens
 				began := time.Now()
-				must(t, fault.back(t, lab))
 				select {
 				case ready := <-arrivals:
 					took := ready.at.Sub(began)
