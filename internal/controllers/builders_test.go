@@ -458,15 +458,7 @@ func (s *scene) expectNoTraces(libvirtCluster *infrav1.LibvirtCluster, hostName,
 		s.t.Errorf("The domain is still there: %+v, %v", dom, err)
 	}
 	for _, name := range []string{domain.RootVolumeName(uuid), domain.SeedVolumeName(uuid)} {
-		var found host.Volume
-		var err error
-		eventually(s.t, "the host has an answer about "+name, func() error {
-			if found, err = kvm.Volume(s.t.Context(), poolOf(name), name); errors.Is(err, host.ErrHostBusy) {
-				return err
-			}
-			return nil
-		})
-		if !errors.Is(err, host.ErrNotFound) {
+		if found, err := kvm.Volume(s.t.Context(), poolOf(name), name); !errors.Is(err, host.ErrNotFound) {
 			s.t.Errorf("The volume %s is still there: %+v, %v", name, found, err)
 		}
 	}

@@ -87,7 +87,7 @@ func TestPoolRemoved(t *testing.T) {
 	virsh(t, lab, "virsh pool-destroy default && virsh pool-undefine default")
 	s.delete(m)
 	s.expectCondition(m, infrav1.DeletingCondition, metav1.ConditionTrue, infrav1.MachineStoragePoolNotFoundReason,
-		"storage pool default doesn't exist on the host", "virsh pool-define-as default")
+		"removing the root disk: storage pool default doesn't exist on the host", "virsh pool-define-as default")
 	virsh(t, lab, "virsh pool-define-as default dir --target /var/lib/libvirt/images") // and it is started by itself
 	s.expectGone(m)
 	s.expectNoTraces(green, "kvm1", uuidOf(m))
