@@ -33,7 +33,7 @@ const (
 	HostConnected EventKind = "HostConnected"
 	// HostDisconnected means the host is out of reach, or for another reason than before; its domains may well be running.
 	HostDisconnected EventKind = "HostDisconnected"
-	// DomainChanged means a domain was defined or removed, or changed its state.
+	// DomainChanged means a domain was defined or removed, or changed its state, or its guest's agent came or went.
 	DomainChanged EventKind = "DomainChanged"
 	// NetworkChanged means a network was defined, removed, started or stopped.
 	NetworkChanged EventKind = "NetworkChanged"
@@ -133,6 +133,9 @@ func (s *session) subscribe(ctx context.Context) error {
 				}
 			})
 		}, conn.DomainEventDeregister},
+		{s.control, "connectDomainEventCallbackRegisterAny", func() (int, error) {
+			return conn.DomainEventAgentLifecycleRegister(nil, s.onAgentLifecycle)
+		}, conn.DomainEventDeregister},
 		{s.control, "connectNetworkEventRegisterAny", func() (int, error) {
 			return conn.NetworkEventLifecycleRegister(nil, s.onNetworkLifecycle)
 		}, conn.NetworkEventDeregister},
@@ -166,8 +169,13 @@ func (s *session) onDomainLifecycle(_ *libvirt.Connect, dom *libvirt.Domain, eve
 	}
 	if event.Event == libvirt.DOMAIN_EVENT_UNDEFINED {
 		s.domains.drop(uuid)
+		s.agents.drop(uuid)
 	} else {
 		s.domains.put(uuid, dom)
+	}
+	switch event.Event {
+	case libvirt.DOMAIN_EVENT_STARTED, libvirt.DOMAIN_EVENT_STOPPED:
+		s.agents.turned(uuid, false)
 	}
 	measure := s.inventory.observe(occurrence{uuid: uuid, name: name, event: event.Event, detail: event.Detail})
 	s.emit(Event{Kind: DomainChanged, UUID: uuid})
