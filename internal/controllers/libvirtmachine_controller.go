@@ -25,6 +25,7 @@ import (
 	"k8s.io/klog/v2"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/cluster-api/util"
+	"sigs.k8s.io/cluster-api/util/conditions"
 	capicontroller "sigs.k8s.io/cluster-api/util/controller"
 	"sigs.k8s.io/cluster-api/util/finalizers"
 	clog "sigs.k8s.io/cluster-api/util/log"
@@ -38,6 +39,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/bootstrap"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/image"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
@@ -66,6 +68,8 @@ type LibvirtMachineReconciler struct {
 	owned memo[ownedDomain, struct{}]
 	// reserved are the domains whose address was seen reserved.
 	reserved memo[ownedDomain, struct{}]
+	// looks are the last looks at bootstraps.
+	looks memo[ownedDomain, look]
 }
 
 // +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirtmachines,verbs=get;list;watch;patch
@@ -139,6 +143,7 @@ type machineScope struct {
 	// image under the root disk, and the bootstrap data: gathered only while there is no domain.
 	image    image.Info
 	userData []byte
+	format   bootstrap.Format
 }
 
 // Reconcile makes a machine, watches over it or removes it.
@@ -197,6 +202,12 @@ func (r *LibvirtMachineReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 		{infrav1.MachineBootstrapDataReadyCondition, infrav1.MachineBootstrapDataReadyReason, r.reconcileBootstrapData},
 		{infrav1.MachineDomainReadyCondition, infrav1.MachineDomainRunningReason, r.reconcileDomain},
 	})
+	if conditions.IsTrue(libvirtMachine, infrav1.MachineDomainReadyCondition) && err == nil {
+		result, err = runBeside(ctx, libvirtMachine, scope, []phase[*machineScope]{
+			{infrav1.MachineBootstrapSucceededCondition, infrav1.MachineBootstrapSucceededReason, r.reconcileBootstrap},
+			{infrav1.MachineBootstrapDataRemovedCondition, infrav1.MachineBootstrapDataRemovedReason, r.reconcileSeed},
+		})
+	}
 	reportMachine(scope)
 	return result, err
 }

@@ -91,6 +91,7 @@ func (r *LibvirtMachineReconciler) remove(ctx context.Context, s *machineScope) 
 	}
 	r.owned.forget(r.ownedKey(s))
 	r.reserved.forget(r.ownedKey(s))
+	r.looks.forget(r.ownedKey(s))
 	ctrl.LoggerFrom(ctx).Info("Removed machine from host", "host", s.libvirtHost.Name, "domainUUID", s.uuid)
 	return nil
 }
