@@ -19,17 +19,23 @@ package controllers
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"libvirt.org/go/libvirtxml"
+	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/cluster-api/util/conditions"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/bootstrap"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/domain"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
 )
 
 // TestBootstrapDataIsRemoved has the Node register, of a machine with a seed image and of one with an Ignition config.
@@ -86,6 +92,40 @@ func TestBootstrapDataIsRemoved(t *testing.T) {
 			s.expectGone(m)
 			s.expectNoTraces(green, "kvm1", uuid)
 		})
+	}
+}
+
+// TestIgnitionByUnprivilegedHypervisor starts a machine with an Ignition config where QEMU isn't root, as on a host of a
+// distribution. A hypervisor that can't read the config doesn't start.
+func TestIgnitionByUnprivilegedHypervisor(t *testing.T) {
+	t.Parallel()
+	lab := newLab(t, func(o *privatehost.Options) { o.QEMU = append(o.QEMU, `user="libvirt-qemu"`, `group="kvm"`) })
+	s := newScene(t)
+	s.readyHost("kvm1", lab.URI())
+	s.readyCluster("green", "10.20.0.0/27")
+	m := s.readyMachine("green", "green-a", emulated, func(p *machineParts) {
+		p.secret.Data["format"], p.secret.Data["value"] = []byte(bootstrap.Ignition), []byte(`{"ignition":{"version":"3.0.0"}}`)
+	})
+	seed := "/var/lib/libvirt/" + infrav1.DefaultSeedPool + "/" + domain.SeedVolumeName(uuidOf(m))
+	found := inside(t, lab, "stat -c %U /proc/$(cat /run/libvirt/qemu/"+m.Status.Domain.Name+".pid); stat -c %a "+seed)
+	if found != "libvirt-qemu\n600\n" {
+		t.Errorf("The hypervisor's user and the config's mode are %q", found)
+	}
+}
+
+// TestHowToReplaceFailedMachines has the API server check the MachineHealthCheck of the how-to.
+func TestHowToReplaceFailedMachines(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "how-to", "failed-bootstrap.md"))
+	must(t, err)
+	_, rest, _ := strings.Cut(string(page), "```yaml\n")
+	document, _, _ := strings.Cut(rest, "```")
+	var check clusterv1.MachineHealthCheck
+	must(t, yaml.UnmarshalStrict([]byte(document), &check))
+	check.Namespace = newScene(t).namespace
+	must(t, api.Create(t.Context(), &check, client.DryRunAll))
+	if len(check.Spec.Checks.UnhealthyMachineConditions) != 1 {
+		t.Errorf("It checks %+v", check.Spec.Checks)
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"libvirt.org/go/libvirt"
 )
@@ -31,6 +32,10 @@ import (
 // agentTimeout is how long, in seconds, a guest agent may take for a command. libvirt gives it as much again to show that
 // it is there at all.
 const agentTimeout = 5
+
+// agentPatience is how long a caller waits for its turn to ask an agent. One that waits for the agent of another guest to
+// be given up shouldn't keep a worker.
+const agentPatience = 2 * time.Second
 
 // agents is what a session knows of the agents in the guests of its host. A guest decides what its agent answers and
 // when, so at most one agent of a host is asked at a time, however many there are: the connection's other slots stay
@@ -187,9 +192,11 @@ func ask[T any](ctx context.Context, s *session, uuid, command string, arguments
 // agentCommand passes a command on to an agent. The slot is free again when the call has come back, which may be after
 // its caller was let go.
 func (s *session) agentCommand(ctx context.Context, uuid, command string) (string, error) {
+	turn, cancel := context.WithTimeout(ctx, agentPatience)
+	defer cancel()
 	select {
 	case s.agents.slot <- struct{}{}:
-	case <-ctx.Done():
+	case <-turn.Done():
 		return "", fmt.Errorf("%w: other agents of its guests are being asked", ErrHostBusy)
 	}
 	free := sync.OnceFunc(func() { <-s.agents.slot })
