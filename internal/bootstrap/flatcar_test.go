@@ -63,7 +63,7 @@ func TestFlatcarTemplate(t *testing.T) {
 				t.Fatalf("Ignition refuses it: %v: %s", err, report.String())
 			}
 			kubeadm := contentOf(t, config, "/etc/kubeadm.yml")
-			for _, want := range []string{"libvirt:///6f1c1e0a-7a53-4d0b-9a0e-0f6a3a1d2c3b", "10.100.0.10", "name: node-1"} {
+			for _, want := range []string{"libvirt:///6f1c1e0a-7a53-4d0b-9a0e-0f6a3a1d2c3b", "10.100.0.10", "node-1"} {
 				if !strings.Contains(kubeadm, want) {
 					t.Errorf("kubeadm's configuration lacks %q:\n%s", want, kubeadm)
 				}

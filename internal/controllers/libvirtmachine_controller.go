@@ -25,7 +25,6 @@ import (
 	"k8s.io/klog/v2"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/cluster-api/util"
-	"sigs.k8s.io/cluster-api/util/conditions"
 	capicontroller "sigs.k8s.io/cluster-api/util/controller"
 	"sigs.k8s.io/cluster-api/util/finalizers"
 	clog "sigs.k8s.io/cluster-api/util/log"
@@ -138,6 +137,8 @@ type machineScope struct {
 	uuid string
 	// domain as it was last seen, nil when there is none.
 	domain *host.Domain
+	// runs tells that all is well with the domain, by what was seen in this reconcile and not by an older condition.
+	runs bool
 	// plan of the node network on the host.
 	plan network.Plan
 	// image under the root disk, and the bootstrap data: gathered only while there is no domain.
@@ -202,7 +203,7 @@ func (r *LibvirtMachineReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 		{infrav1.MachineBootstrapDataReadyCondition, infrav1.MachineBootstrapDataReadyReason, r.reconcileBootstrapData},
 		{infrav1.MachineDomainReadyCondition, infrav1.MachineDomainRunningReason, r.reconcileDomain},
 	})
-	if conditions.IsTrue(libvirtMachine, infrav1.MachineDomainReadyCondition) && err == nil {
+	if scope.runs {
 		result, err = runBeside(ctx, libvirtMachine, scope, []phase[*machineScope]{
 			{infrav1.MachineBootstrapSucceededCondition, infrav1.MachineBootstrapSucceededReason, r.reconcileBootstrap},
 			{infrav1.MachineBootstrapDataRemovedCondition, infrav1.MachineBootstrapDataRemovedReason, r.reconcileSeed},

@@ -95,6 +95,7 @@ func (r *LibvirtMachineReconciler) reconcileDomain(ctx context.Context, s *machi
 	if s.domain.State == host.Running || s.domain.State == host.Blocked {
 		r.restarts.forget(s.uuid)
 		setProvisioned(s.libvirtMachine)
+		s.runs = true
 		return nil
 	}
 	if !provisioned(s.libvirtMachine) {
