@@ -42,7 +42,7 @@ import (
 
 const (
 	// patience is how long a test waits for what must come.
-	patience = 40 * time.Second
+	patience = 90 * time.Second
 	// moment is how long a test watches that something doesn't come.
 	moment = 3 * time.Second
 
