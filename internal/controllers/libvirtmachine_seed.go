@@ -18,7 +18,6 @@ package controllers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"path"
@@ -29,7 +28,6 @@ import (
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/bootstrap"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/domain"
-	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
 )
 
@@ -87,7 +85,7 @@ func (r *LibvirtMachineReconciler) reconcileSeed(ctx context.Context, s *machine
 			return fmt.Errorf("taking the bootstrap data out of the firmware configuration: %w", err)
 		}
 	}
-	if err := s.host.DeleteVolume(ctx, seedPool(s.libvirtHost), domain.SeedVolumeName(s.uuid)); err != nil && !errors.Is(err, host.ErrNotFound) {
+	if err := deleteVolume(ctx, s.host, seedPool(s.libvirtHost), domain.SeedVolumeName(s.uuid)); err != nil {
 		return fmt.Errorf("deleting the bootstrap data: %w", err)
 	}
 	ctrl.LoggerFrom(ctx).Info("Removed bootstrap data", "host", s.libvirtHost.Name, "domainUUID", s.uuid)
