@@ -204,6 +204,10 @@ const (
 	// MachineBootstrapRunningReason says that the guest answers and its bootstrap is under way: wait.
 	MachineBootstrapRunningReason = "BootstrapRunning"
 
+	// MachineGuestRestartedReason says that the guest was started anew before anybody asked how its bootstrap went, which
+	// took away what tells: wait for the Node. If it doesn't register, look into the guest and delete the Machine.
+	MachineGuestRestartedReason = "GuestRestarted"
+
 	// MachineGuestAgentNotConnectedReason says that no guest agent answers, so that nothing is known of the bootstrap. It
 	// comes up with the guest; an image without qemu-guest-agent does well, too.
 	MachineGuestAgentNotConnectedReason = "GuestAgentNotConnected"

@@ -33,8 +33,17 @@ const (
 )
 
 // vendorData has cloud-init go by what it remembers of the seed at later boots, when the seed is gone. Without it
-// cloud-init would take the machine for a new one, with another host name, other SSH keys and a network by DHCP.
-const vendorData = "#cloud-config\nmanual_cache_clean: true\n"
+// cloud-init would take the machine for a new one, with another host name, other SSH keys and a network by DHCP. It also
+// has it leave Begun just before it runs the commands of the bootstrap data.
+const vendorData = `#cloud-config-archive
+- type: text/cloud-config
+  content: |
+    #cloud-config
+    manual_cache_clean: true
+- type: text/x-shellscript
+  content: |
+    #!/bin/sh
+    mkdir -p /run/cluster-api && : >` + Begun + "\n"
 
 // volumeLabel is how cloud-init's NoCloud data source finds the seed.
 const volumeLabel = "cidata"

@@ -167,6 +167,11 @@ func TestBootstrapDataLeavesNoTraces(t *testing.T) {
 	expectReserved(t, kvm, uuid, internalIP(m))
 	expectNoCanary(t, s, lab, m)
 	s.eventuallyBooted(m, metav1.ConditionTrue, infrav1.MachineBootstrapSucceededReason)
+
+	// A move to another management cluster loses the status. What the guest could tell went with its first start.
+	changeStatus(s, m, func(m *infrav1.LibvirtMachine) { m.Status.Conditions = nil })
+	touch(s, m)
+	s.eventuallyBooted(m, metav1.ConditionTrue, infrav1.MachineNodeRegisteredReason)
 }
 
 // expectReserved waits until the guest has its address.

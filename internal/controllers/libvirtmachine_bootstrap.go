@@ -150,7 +150,7 @@ func lookAt(ctx context.Context, s *machineScope) error {
 		if err != nil {
 			return running() // it is being written
 		}
-		return cloudInitEnded(s, found, read)
+		return cloudInitEnded(found, read)
 	}
 	if !errors.Is(err, host.ErrNotFound) {
 		return agentTrouble(err)
@@ -167,14 +167,20 @@ func lookAt(ctx context.Context, s *machineScope) error {
 
 // cloudInitEnded judges a bootstrap whose cloud-init came to its end. The sentinel may have been written after it was
 // looked for.
-func cloudInitEnded(s *machineScope, found []string, read func(string, int) ([]byte, error)) error {
-	_, err := read(bootstrap.Sentinel, 1)
-	if !errors.Is(err, host.ErrNotFound) {
+func cloudInitEnded(found []string, read func(string, int) ([]byte, error)) error {
+	_, err := read(bootstrap.Begun, 1)
+	if errors.Is(err, host.ErrNotFound) {
+		return &waiting{
+			reason: infrav1.MachineGuestRestartedReason, unknown: true,
+			message: "The guest was started anew since its bootstrap, which took away what tells how that went",
+		}
+	}
+	if err != nil {
 		return agentTrouble(err)
 	}
-	if len(found) == 0 && s.machine.Status.NodeRef.IsDefined() {
-		// The guest was started anew since, which takes the sentinel away.
-		return &waiting{reason: infrav1.MachineNodeRegisteredReason, done: true, message: "The Node has registered, and cloud-init reports no errors"}
+	_, err = read(bootstrap.Sentinel, 1)
+	if !errors.Is(err, host.ErrNotFound) {
+		return agentTrouble(err)
 	}
 	message := fmt.Sprintf("cloud-init has ended without %s", bootstrap.Sentinel)
 	if len(found) > 0 {
