@@ -57,6 +57,24 @@ func TestRenderSeedIsReadByAnISOLibrary(t *testing.T) {
 	}
 }
 
+func TestVendorData(t *testing.T) {
+	var parts []struct {
+		Type    string `json:"type"`
+		Content string `json:"content"`
+	}
+	if err := yaml.UnmarshalStrict([]byte(vendorData), &parts); err != nil {
+		t.Fatal(err)
+	}
+	if len(parts) != 2 || parts[0].Type != "text/cloud-config" || parts[1].Type != "text/x-shellscript" ||
+		parts[1].Content != "#!/bin/sh\nmkdir -p /run/cluster-api && : >/run/cluster-api/bootstrap-begun\n" {
+		t.Errorf("got %+v", parts)
+	}
+	var config map[string]any
+	if err := yaml.Unmarshal([]byte(parts[0].Content), &config); err != nil || config["manual_cache_clean"] != true {
+		t.Errorf("the configuration is %v, %v", config, err)
+	}
+}
+
 func TestRenderSeedWithoutNetworkConfig(t *testing.T) {
 	files := readSeed(t, mustRender(t, Seed{UserData: []byte("#cloud-config\n"), InstanceID: "id", LocalHostname: "node"}))
 	if _, found := files["network-config"]; found || len(files) != 3 {
