@@ -168,6 +168,8 @@ func TestConclude(t *testing.T) {
 		"refuses, but a Node":                   {found: unknown(infrav1.MachineGuestAgentRefusesReason), registered: true, status: metav1.ConditionTrue, reason: infrav1.MachineNodeRegisteredReason},
 		"under way with a Node":                 {found: running(), registered: true, status: metav1.ConditionUnknown, reason: infrav1.MachineBootstrapRunningReason},
 		"under way long after the Node":         {found: running(), registered: true, longAgo: true, status: metav1.ConditionTrue, reason: infrav1.MachineNodeRegisteredReason},
+		"started anew":                          {found: unknown(infrav1.MachineGuestRestartedReason), status: metav1.ConditionUnknown, reason: infrav1.MachineGuestRestartedReason},
+		"started anew, but a Node":              {found: unknown(infrav1.MachineGuestRestartedReason), registered: true, status: metav1.ConditionTrue, reason: infrav1.MachineNodeRegisteredReason},
 		"failed":                                {found: failure, status: metav1.ConditionFalse, reason: infrav1.MachineBootstrapFailedReason},
 		"failed with a Node":                    {found: failure, registered: true, status: metav1.ConditionFalse, reason: infrav1.MachineBootstrapFailedReason},
 		"failed once, the agent is away":        {found: unknown(infrav1.MachineGuestAgentNotConnectedReason), failed: true, registered: true, reason: "kept"},
