@@ -59,7 +59,7 @@ func (r *LibvirtMachineReconciler) reconcileBootstrap(ctx context.Context, s *ma
 		return &waiting{keep: true}
 	}
 	var found error
-	if connected, known := s.host.AgentConnected(s.uuid); known && !connected {
+	if connected, known := s.host.AgentConnected(ctx, s.uuid); known && !connected {
 		found = &waiting{
 			reason: infrav1.MachineGuestAgentNotConnectedReason, unknown: true,
 			message: "No guest agent is connected: the guest boots, or its image has no qemu-guest-agent",

@@ -42,8 +42,12 @@ const agentPatience = 2 * time.Second
 // free.
 type agents struct {
 	slot chan struct{}
+	// subscribing is set by who subscribes to the coming and going of agents.
+	subscribing atomic.Bool
 
 	mu sync.Mutex
+	// subscribed tells that agents are seen to come and go.
+	subscribed bool
 	// connected tells of the domains whose agent was seen to come or go.
 	connected map[string]bool
 	// reads tells of the agents that were asked whether they read files.
@@ -62,6 +66,25 @@ func (a *agents) turned(uuid string, connected bool) {
 	delete(a.reads, uuid)
 }
 
+// follow notes that agents are seen to come and go.
+func (a *agents) follow() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.subscribed = true
+}
+
+// absent notes that the agent of a domain isn't there, because its guest stops or has only just started. That is of use
+// to who will see it come.
+func (a *agents) absent(uuid string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.reads, uuid)
+	delete(a.connected, uuid)
+	if a.subscribed {
+		a.connected[uuid] = false
+	}
+}
+
 // drop forgets the agent of a domain that is gone.
 func (a *agents) drop(uuid string) {
 	a.mu.Lock()
@@ -70,13 +93,15 @@ func (a *agents) drop(uuid string) {
 	delete(a.reads, uuid)
 }
 
-// AgentConnected tells whether the agent of a domain's guest is connected, without a call to the host. It isn't known for
-// a guest that started before this process connected to its host and whose agent hasn't come or gone since.
-func (h *Host) AgentConnected(uuid string) (connected, known bool) {
+// AgentConnected tells whether the agent of a domain's guest is connected. Only the first time that it is asked for any
+// domain of a host does it make a call, to hear of agents from then on: an agent that came earlier, and hasn't gone
+// since, isn't known.
+func (h *Host) AgentConnected(ctx context.Context, uuid string) (connected, known bool) {
 	s, err := h.current()
 	if err != nil {
 		return false, false
 	}
+	s.followAgents(ctx)
 	s.agents.mu.Lock()
 	defer s.agents.mu.Unlock()
 	connected, known = s.agents.connected[uuid]
@@ -214,6 +239,27 @@ func (s *session) agentCommand(ctx context.Context, uuid, command string) (strin
 		err = fmt.Errorf("%w: %w", ErrInactive, err)
 	}
 	return answer, err
+}
+
+// followAgents subscribes to the coming and going of agents, once. Most sessions never need it, and who reconnects to many
+// hosts at once is spared a call to each. Where it fails nothing is known of agents but what they answer.
+func (s *session) followAgents(ctx context.Context) {
+	if !s.agents.subscribing.CompareAndSwap(false, true) {
+		return
+	}
+	var begun atomic.Bool
+	conn := s.control.libvirt
+	err := registration{s.control, "connectDomainEventCallbackRegisterAny", func() (int, error) {
+		begun.Store(true)
+		id, err := conn.DomainEventAgentLifecycleRegister(nil, s.onAgentLifecycle)
+		if err == nil {
+			s.agents.follow()
+		}
+		return id, err
+	}, conn.DomainEventDeregister}.make(ctx)
+	if err != nil && !begun.Load() {
+		s.agents.subscribing.Store(false) // the host was busy with other calls
+	}
 }
 
 func (s *session) onAgentLifecycle(_ *libvirt.Connect, dom *libvirt.Domain, event *libvirt.DomainEventAgentLifecycle) {

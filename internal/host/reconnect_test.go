@@ -34,7 +34,7 @@ import (
 )
 
 // maxCallsToReconnect is what a new session may cost until it knows all that changed on the host, from dialling on.
-const maxCallsToReconnect = 11
+const maxCallsToReconnect = 10
 
 // TestLibvirtdReconnect has 200 of 1,000 domains change while the host is out of reach. The new session learns of each
 // in a handful of calls; the daemon's own log is the witness.
