@@ -106,7 +106,7 @@ func (s *scene) registerNode(name string) {
 func holding(t *testing.T, lab *privatehost.Host, text string) string {
 	t.Helper()
 	return strings.TrimSpace(inside(t, lab, "grep -rlaF -D skip --exclude='*-root.qcow2' -e '"+text+
-		"' /etc/libvirt /var/lib/libvirt /var/log/libvirt /run/libvirt /var/cache/libvirt /tmp || test $? -le 2"))
+		"' /etc/libvirt /var/lib/libvirt /var/log/libvirt /run/libvirt /var/cache/libvirt || test $? -le 2"))
 }
 
 // restartGuest has a guest shut down, which is then started anew by a new hypervisor.
