@@ -41,6 +41,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/bootstrap"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/image"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
@@ -75,6 +76,8 @@ type LibvirtMachineReconciler struct {
 	plugs memo[plugKey, plug]
 	// sightings are what was seen of guests' addresses, by the UUID of the domain.
 	sightings memo[string, glimpse]
+	// looks are the last looks at bootstraps.
+	looks memo[ownedDomain, look]
 }
 
 // +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirtmachines,verbs=get;list;watch;patch
@@ -155,8 +158,8 @@ type machineScope struct {
 	uuid string
 	// domain as it was last seen, nil when there is none.
 	domain *host.Domain
-	// sawRunning says that the domain ran already when it was last seen.
-	sawRunning bool
+	// runs tells that all is well with the domain, by what was seen in this reconcile and not by an older condition.
+	runs bool
 	// plan of the node network on the host.
 	plan network.Plan
 	// pooled are the addresses from pools by the name of the interface.
@@ -164,6 +167,7 @@ type machineScope struct {
 	// image under the root disk, and the bootstrap data: gathered only while there is no domain.
 	image    image.Info
 	userData []byte
+	format   bootstrap.Format
 }
 
 // Reconcile makes a machine, watches over it or removes it.
@@ -231,6 +235,12 @@ func (r *LibvirtMachineReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 		{infrav1.MachineBootstrapDataReadyCondition, infrav1.MachineBootstrapDataReadyReason, r.reconcileBootstrapData},
 		{infrav1.MachineDomainReadyCondition, infrav1.MachineDomainRunningReason, r.reconcileDomain},
 	})
+	if scope.runs {
+		result, err = runBeside(ctx, libvirtMachine, scope, []phase[*machineScope]{
+			{infrav1.MachineBootstrapSucceededCondition, infrav1.MachineBootstrapSucceededReason, r.reconcileBootstrap},
+			{infrav1.MachineBootstrapDataRemovedCondition, infrav1.MachineBootstrapDataRemovedReason, r.reconcileSeed},
+		})
+	}
 	reportMachine(scope)
 	if after := r.sightAddresses(ctx, scope); err == nil && after > 0 && (result.RequeueAfter == 0 || after < result.RequeueAfter) {
 		result.RequeueAfter = after

@@ -86,6 +86,7 @@ func (r *LibvirtMachineReconciler) release(s *machineScope) {
 	r.owned.forget(key)
 	r.reserved.forget(key)
 	r.sightings.forget(s.uuid)
+	r.looks.forget(key)
 	r.claims.release(s.cluster, s.uuid)
 	r.restarts.drop(s.uuid)
 	r.promises.drop(s.uuid)
@@ -115,6 +116,7 @@ func (r *LibvirtMachineReconciler) remove(ctx context.Context, s *machineScope) 
 	}
 	r.owned.forget(r.ownedKey(s))
 	r.reserved.forget(r.ownedKey(s))
+	r.looks.forget(r.ownedKey(s))
 	ctrl.LoggerFrom(ctx).Info("Removed machine from host", "host", s.libvirtHost.Name, "domainUUID", s.uuid)
 	return nil
 }

@@ -68,7 +68,7 @@ func (r *LibvirtMachineReconciler) sightAddresses(ctx context.Context, s *machin
 		}
 		return rest
 	}
-	if seen.looks == 0 && !s.sawRunning {
+	if seen.looks == 0 && !s.runs {
 		// It was started just now and has nothing to show yet.
 		r.sightings.set(s.uuid, 0, glimpse{looks: 1, next: time.Now().Add(firstSighting)})
 		return firstSighting
@@ -77,7 +77,7 @@ func (r *LibvirtMachineReconciler) sightAddresses(ctx context.Context, s *machin
 	if addresses == nil {
 		addresses = map[string][]netip.Addr{}
 	}
-	maps.Copy(addresses, look(ctx, s, macs))
+	maps.Copy(addresses, sight(ctx, s, macs))
 	seen.addresses = addresses
 	interval := min(firstSighting<<min(seen.looks, 10), slowestSighting)
 	if seen.complete = len(addresses) == len(macs); seen.complete {
@@ -104,9 +104,9 @@ func dhcpInterfaces(s *machineScope) []string {
 	return macs
 }
 
-// look asks for the addresses of interfaces by MAC address: the DHCP servers of the host first, then the guest's agent, and
+// sight asks for the addresses of interfaces by MAC address: the DHCP servers of the host first, then the guest's agent, and
 // the host's ARP table last. Each knows some of them, and that one doesn't answer means nothing.
-func look(ctx context.Context, s *machineScope, macs []string) map[string][]netip.Addr {
+func sight(ctx context.Context, s *machineScope, macs []string) map[string][]netip.Addr {
 	found := map[string][]netip.Addr{}
 	virtual := virtualPrefixes(s)
 	for _, source := range []host.AddressSource{host.AddressFromLease, host.AddressFromAgent, host.AddressFromARP} {

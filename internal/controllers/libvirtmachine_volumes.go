@@ -74,6 +74,7 @@ func (r *LibvirtMachineReconciler) definition(ctx context.Context, s *machineSco
 		Bridge:        s.libvirtCluster.Spec.Network.Bridge,
 		MAC:           network.MAC(s.uuid),
 		MTU:           s.libvirtCluster.Spec.Network.MTU,
+		Ignition:      s.format == bootstrap.Ignition,
 	}, nil
 }
 
@@ -154,17 +155,7 @@ func (r *LibvirtMachineReconciler) removeLeftover(ctx context.Context, s *machin
 // createSeed makes the volume with the bootstrap data. Its pool holds nothing but seeds of ours, so one that is there
 // was left by an earlier try.
 func (r *LibvirtMachineReconciler) createSeed(ctx context.Context, s *machineScope, definition domain.Definition) error {
-	interfaces, err := guestInterfaces(s, definition)
-	if err != nil {
-		return err
-	}
-	seed, err := bootstrap.RenderSeed(bootstrap.Seed{
-		UserData:      s.userData,
-		InstanceID:    s.uuid,
-		LocalHostname: s.machine.Name,
-		LocalIPv4:     s.libvirtMachine.Spec.Address,
-		NetworkConfig: network.RenderGuestConfig(interfaces),
-	})
+	seed, err := renderSeed(s, definition)
 	if err != nil {
 		return fmt.Errorf("rendering the bootstrap data: %w", err)
 	}

@@ -35,6 +35,8 @@ type Definition struct {
 	Spec  infrav1.LibvirtMachineSpec
 	// RootPath and SeedPath are the paths of the volumes on the host.
 	RootPath, SeedPath string
+	// Ignition tells that the guest reads its bootstrap data by Ignition, and not by cloud-init.
+	Ignition bool
 	// BackingPath and BackingFormat are those of the image under the root volume.
 	BackingPath, BackingFormat string
 	// NetworkName is the libvirt network of the cluster, or Bridge the host's bridge in its place. MAC is the address of
@@ -69,6 +71,9 @@ func Render(d Definition) (string, error) {
 		OnReboot:   "restart",
 		OnCrash:    "destroy",
 		Devices:    renderDevices(d),
+	}
+	if d.Ignition {
+		dom.SysInfo = renderFirmwareSeed(d)
 	}
 	document, err := dom.Marshal()
 	if err != nil {
@@ -108,8 +113,12 @@ func renderCPU(domainType infrav1.DomainType) *libvirtxml.DomainCPU {
 }
 
 func renderDevices(d Definition) *libvirtxml.DomainDeviceList {
+	disks := []libvirtxml.DomainDisk{renderRootDisk(d)}
+	if !d.Ignition {
+		disks = append(disks, renderSeed(d))
+	}
 	return &libvirtxml.DomainDeviceList{
-		Disks: []libvirtxml.DomainDisk{renderRootDisk(d), renderSeed(d)},
+		Disks: disks,
 		// Debian's cloud kernel has no driver for q35's own SATA, so the seed's CD-ROM hangs on virtio-scsi.
 		Controllers: []libvirtxml.DomainController{{Type: "scsi", Index: ptr.To[uint](0), Model: "virtio-scsi"}},
 		Interfaces:  renderInterfaces(d),

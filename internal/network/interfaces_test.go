@@ -17,6 +17,7 @@ limitations under the License.
 package network
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -217,8 +218,15 @@ func TestRenderSeveralInterfaces(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			rendered := RenderGuestConfig(GuestInterfaces(interfacesUUID, tt.interfaces, tt.node, tt.pooled))
+			guest := GuestInterfaces(interfacesUUID, tt.interfaces, tt.node, tt.pooled)
+			rendered := RenderGuestConfig(guest)
 			xmltest.Golden(t, name, string(rendered))
+			var networkd strings.Builder
+			for _, i := range guest {
+				file, content := RenderNetworkd(i)
+				fmt.Fprintf(&networkd, "# %s\n%s\n", file, content)
+			}
+			xmltest.Golden(t, strings.TrimSuffix(name, "yaml")+"network", networkd.String())
 			var parsed guestConfig
 			if err := yaml.UnmarshalStrict(rendered, &struct {
 				Version   int            `json:"version"`
