@@ -34,15 +34,16 @@ const (
 
 // vendorData has cloud-init go by what it remembers of the seed at later boots, when the seed is gone. Without it
 // cloud-init would take the machine for a new one, with another host name, other SSH keys and a network by DHCP. It also
-// has it leave Begun just before it runs the commands of the bootstrap data.
+// leaves Begun, in the first boot only: a boothook runs in each, whatever modules the image lists.
 const vendorData = `#cloud-config-archive
 - type: text/cloud-config
   content: |
     #cloud-config
     manual_cache_clean: true
-- type: text/x-shellscript
+- type: text/cloud-boothook
   content: |
     #!/bin/sh
+    mkdir /var/lib/cloud/instance/bootstrap-begun 2>/dev/null || exit 0
     mkdir -p /run/cluster-api && : >` + Begun + "\n"
 
 // volumeLabel is how cloud-init's NoCloud data source finds the seed.

@@ -65,8 +65,8 @@ func TestVendorData(t *testing.T) {
 	if err := yaml.UnmarshalStrict([]byte(vendorData), &parts); err != nil {
 		t.Fatal(err)
 	}
-	if len(parts) != 2 || parts[0].Type != "text/cloud-config" || parts[1].Type != "text/x-shellscript" ||
-		parts[1].Content != "#!/bin/sh\nmkdir -p /run/cluster-api && : >/run/cluster-api/bootstrap-begun\n" {
+	if len(parts) != 2 || parts[0].Type != "text/cloud-config" || parts[1].Type != "text/cloud-boothook" ||
+		parts[1].Content != "#!/bin/sh\nmkdir /var/lib/cloud/instance/bootstrap-begun 2>/dev/null || exit 0\nmkdir -p /run/cluster-api && : >/run/cluster-api/bootstrap-begun\n" {
 		t.Errorf("got %+v", parts)
 	}
 	var config map[string]any

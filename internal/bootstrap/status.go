@@ -27,8 +27,8 @@ import (
 const (
 	// Sentinel is there once the bootstrap has succeeded. It is part of the Cluster API contract.
 	Sentinel = "/run/cluster-api/bootstrap-success.complete"
-	// Begun is there from when the commands of the bootstrap data begin until the guest is started anew. Without it the
-	// absence of the sentinel says nothing.
+	// Begun is there from when a guest takes its bootstrap data until it is started anew. Without it the absence of the
+	// sentinel says nothing.
 	Begun = "/run/cluster-api/bootstrap-begun"
 	// CloudInitResult is there once cloud-init has ended.
 	CloudInitResult = "/run/cloud-init/result.json"

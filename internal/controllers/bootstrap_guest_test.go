@@ -297,7 +297,7 @@ func expectHungAgentAlone(t *testing.T, kvm *host.Host, lab *privatehost.Host, m
 func TestIgnitionArrives(t *testing.T) {
 	t.Parallel()
 	const raw = "/sys/firmware/qemu_fw_cfg/by_name/opt/com.coreos/config/raw"
-	s, lab, m := bootingGuest(t, bootstrap.Ignition, `{"ignition":{"version":"3.3.0"},"storage":{"files":[{"path":"/etc/provider","contents":{"source":"data:,{{ ds.meta_data.instance_id }}`+"%20"+canary+`"}}]}}`)
+	s, lab, m := bootingGuest(t, bootstrap.Ignition, `{"ignition":{"version":"3.3.0"},"storage":{"files":[{"path":"/etc/provider","contents":{"source":"data:,%7B%7B%20ds.meta_data.instance_id%20%7D%7D%20`+canary+`"}}]}}`)
 	kvm, uuid := s.kvm("kvm1"), uuidOf(m)
 	if document := inside(t, lab, "virsh dumpxml "+m.Status.Domain.Name); strings.Contains(document, canary) {
 		t.Errorf("The secret is in the definition:\n%s", document)

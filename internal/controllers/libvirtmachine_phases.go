@@ -142,6 +142,7 @@ func (r *LibvirtMachineReconciler) start(ctx context.Context, s *machineScope) e
 	if err := s.host.SetAutostart(ctx, s.uuid); err != nil {
 		return fmt.Errorf("setting autostart of domain %s: %w", s.domain.Name, err)
 	}
+	s.host.FollowAgents(ctx) // so that the guest isn't asked before its agent is there
 	if err := s.host.StartDomain(ctx, s.uuid); err != nil {
 		return r.startFailed(s, err)
 	}

@@ -93,9 +93,17 @@ func (a *agents) drop(uuid string) {
 	delete(a.reads, uuid)
 }
 
-// AgentConnected tells whether the agent of a domain's guest is connected. Only the first time that it is asked for any
-// domain of a host does it make a call, to hear of agents from then on: an agent that came earlier, and hasn't gone
-// since, isn't known.
+// FollowAgents has AgentConnected know of guests that are started from now on. It is a call in the life of a connection,
+// and only for who wants to know: hosts that are merely reconnected to don't cost it. Where it fails nothing is known of
+// agents but what they answer.
+func (h *Host) FollowAgents(ctx context.Context) {
+	if s, err := h.current(); err == nil {
+		s.followAgents(ctx)
+	}
+}
+
+// AgentConnected tells whether the agent of a domain's guest is connected, without a call but FollowAgents's. An agent that
+// came before that, and hasn't gone since, isn't known.
 func (h *Host) AgentConnected(ctx context.Context, uuid string) (connected, known bool) {
 	s, err := h.current()
 	if err != nil {
@@ -241,8 +249,7 @@ func (s *session) agentCommand(ctx context.Context, uuid, command string) (strin
 	return answer, err
 }
 
-// followAgents subscribes to the coming and going of agents, once. Most sessions never need it, and who reconnects to many
-// hosts at once is spared a call to each. Where it fails nothing is known of agents but what they answer.
+// followAgents subscribes to the coming and going of agents, once.
 func (s *session) followAgents(ctx context.Context) {
 	if !s.agents.subscribing.CompareAndSwap(false, true) {
 		return
