@@ -90,31 +90,52 @@ func (r *LibvirtMachineReconciler) place(ctx context.Context, s *machineScope) e
 	if err != nil {
 		return err
 	}
-	chosen, err := placement.Pick(candidates, requestOf(s))
+	chosen, slot, err := r.choose(ctx, s, candidates)
 	if err != nil {
-		return &waiting{reason: infrav1.MachineNoHostFitsReason, message: err.Error()}
+		return err
 	}
 	uuid := string(s.libvirtMachine.UID)
 	if err := r.checkFree(s, chosen, uuid); err != nil {
 		return err
 	}
 	written := s.libvirtMachine.DeepCopy()
-	written.Spec.HostName, written.Spec.ProviderID = chosen, domain.ProviderID(uuid)
+	written.Spec.HostName, written.Spec.ProviderID, written.Spec.Slot = chosen, domain.ProviderID(uuid), slot
 	// The lock keeps a reconcile with an old copy from choosing a second time.
 	if err := r.Client.Patch(ctx, written, client.MergeFromWithOptions(s.libvirtMachine, client.MergeFromWithOptimisticLock{})); err != nil {
 		return fmt.Errorf("writing spec.hostName and spec.providerID: %w", err)
 	}
 	// The old resource version stays, or the patch at the end of the reconcile would ask for it.
 	s.libvirtMachine.Spec.HostName, s.libvirtMachine.Spec.ProviderID = written.Spec.HostName, written.Spec.ProviderID
+	s.libvirtMachine.Spec.Slot = written.Spec.Slot
 	r.promises.add(written)
 	ctrl.LoggerFrom(ctx).Info("Placed machine", "host", chosen, "domainUUID", uuid)
 	return nil
 }
 
-// requestOf is what a machine asks of a host.
+// choose chooses a host, and a slot for a machine that has retained disks.
+func (r *LibvirtMachineReconciler) choose(ctx context.Context, s *machineScope, candidates []placement.Candidate) (string, infrav1.MachineSlot, error) {
+	var slot infrav1.MachineSlot
+	var chosen string
+	var err error
+	if retains(&s.libvirtMachine.Spec) {
+		chosen, slot, err = r.chooseSlot(ctx, s, candidates)
+	} else {
+		chosen, err = placement.Pick(candidates, requestOf(s))
+	}
+	var noHost *placement.NoHostFitsError
+	var noSlot *placement.SlotWaitError
+	switch {
+	case errors.As(err, &noHost):
+		err = &waiting{reason: infrav1.MachineNoHostFitsReason, message: noHost.Error()}
+	case errors.As(err, &noSlot):
+		err = &waiting{reason: infrav1.MachineWaitingForSlotReason, message: noSlot.Error(), after: conflictInterval}
+	}
+	return chosen, slot, err
+}
+
+// requestOf is what a machine asks of any host.
 func requestOf(s *machineScope) placement.Request {
 	spec := &s.libvirtMachine.Spec
-	disk := spec.RootDisk.Size.Value()
 	return placement.Request{
 		HostName:      spec.HostName,
 		FailureDomain: s.machine.Spec.FailureDomain,
@@ -123,8 +144,6 @@ func requestOf(s *machineScope) placement.Request {
 		Needs: []placement.Need{
 			{Resource: placement.Memory, Amount: spec.Memory.Value()},
 			{Resource: placement.VCPUs, Amount: int64(spec.VCPUs)},
-			{Resource: placement.DiskPromise, Amount: disk},
-			{Resource: placement.DiskSpace, Amount: disk},
 		},
 	}
 }
