@@ -20,7 +20,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/domain"
@@ -33,6 +36,12 @@ const maxRetainedKnown = 1000
 // lookForRetained lists the disks on a host that outlive their machines: a call for each pool, and one for each disk that
 // is seen for the first time.
 func (r *LibvirtHostReconciler) lookForRetained(ctx context.Context, s *hostScope) ([]infrav1.RetainedDisk, error) {
+	// Asked first: a machine that goes while the pools are read may have made its disks after that.
+	var machines infrav1.LibvirtMachineList
+	if err := r.Client.List(ctx, &machines, client.InNamespace(s.libvirtHost.Namespace),
+		client.MatchingFields{hostNameField: s.libvirtHost.Name}); err != nil {
+		return nil, fmt.Errorf("listing LibvirtMachines: %w", err)
+	}
 	var found []infrav1.RetainedDisk
 	for _, pool := range diskPools(s.libvirtHost) {
 		names, err := s.host.VolumeNames(ctx, pool)
@@ -61,7 +70,7 @@ func (r *LibvirtHostReconciler) lookForRetained(ctx context.Context, s *hostScop
 			found = append(found, disk)
 		}
 	}
-	return found, nil
+	return heldDisks(s.libvirtHost, found, machines.Items), nil
 }
 
 // heldDisks are the retained disks of a host with the machines that have them. The disks of a machine count from the time

@@ -98,10 +98,14 @@ func (r *LibvirtHostReconciler) reportAllocated(ctx context.Context, s *hostScop
 		return fmt.Errorf("listing LibvirtMachines: %w", err)
 	}
 	status := &s.libvirtHost.Status
+	seen := status.RetainedDisks
 	if s.survey.pools != nil {
-		s.survey.retained = heldDisks(s.libvirtHost, s.survey.retained, machines.Items)
+		seen = s.survey.retained
+	}
+	status.RetainedDisks = heldDisks(s.libvirtHost, seen, machines.Items)
+	if s.survey.pools != nil {
+		s.survey.retained = status.RetainedDisks
 		r.surveys.set(hostKey(s.libvirtHost.Namespace, s.libvirtHost.Name), s.survey)
-		status.RetainedDisks = s.survey.retained
 	}
 	used := promisedOn(s.host.Domains(), machines.Items).withRetained(s.libvirtHost, machines.Items)
 	status.Allocated = infrav1.HostResources{CPUs: ptr.To(int32(used.vcpus)), Memory: quantity(used.memory)}

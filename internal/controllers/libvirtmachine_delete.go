@@ -61,6 +61,9 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 	if err := r.follow(ctx, s); err != nil && !errors.As(err, new(*waiting)) {
 		return err
 	}
+	if err := checkReported(s); err != nil {
+		return err
+	}
 	if err := r.remove(ctx, s); err != nil {
 		return err
 	}
@@ -140,8 +143,8 @@ func deleteVolume(ctx context.Context, kvm *host.Host, pool, name string) error 
 	return nil
 }
 
-// removeVolumes removes the disks that go with their machine and the bootstrap data. Without the domain's mark, a root disk must look like one
-// of ours.
+// removeVolumes removes the disks that go with their machine and the bootstrap data. Without the domain's mark, a root
+// disk must look like one of ours.
 func (r *LibvirtMachineReconciler) removeVolumes(ctx context.Context, s *machineScope, defined bool) error {
 	pool, name := poolFor(s.libvirtHost, s.libvirtMachine.Spec.RootDisk.Pool), domain.RootVolumeName(s.uuid)
 	if s.libvirtMachine.Spec.MigratedFrom != "" {

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -114,7 +115,7 @@ type membership struct {
 // owner is the Machine of a LibvirtMachine, nil when it is gone.
 func (m *membership) owner(libvirtMachine *infrav1.LibvirtMachine) *clusterv1.Machine {
 	for i := range m.machines.Items {
-		if m.machines.Items[i].Spec.InfrastructureRef.Name == libvirtMachine.Name {
+		if ref := m.machines.Items[i].Spec.InfrastructureRef; ref.Kind == "LibvirtMachine" && ref.Name == libvirtMachine.Name {
 			return &m.machines.Items[i]
 		}
 	}
@@ -218,7 +219,7 @@ func (m *membership) ahead(s *machineScope) int {
 	return count
 }
 
-// unknown are the hosts of the cluster that haven't told yet which retained disks they have.
+// unknown are the hosts of the cluster that haven't told yet which retained disks they have, or have more than they tell.
 func (m *membership) unknown(s *machineScope) ([]string, error) {
 	selector, err := metav1.LabelSelectorAsSelector(&s.libvirtCluster.Spec.HostSelector)
 	if err != nil {
@@ -227,7 +228,8 @@ func (m *membership) unknown(s *machineScope) ([]string, error) {
 	var names []string
 	for i := range m.hosts.Items {
 		h := &m.hosts.Items[i]
-		if len(h.Status.Storage) == 0 && h.DeletionTimestamp.IsZero() && selector.Matches(labels.Set(h.Labels)) {
+		untold := len(h.Status.Storage) == 0 || len(h.Status.RetainedDisks) == maxRetainedKnown
+		if untold && h.DeletionTimestamp.IsZero() && selector.Matches(labels.Set(h.Labels)) {
 			names = append(names, h.Name)
 		}
 	}
@@ -249,6 +251,26 @@ func (r *LibvirtMachineReconciler) checkSlot(ctx context.Context, s *machineScop
 		if other := &list.Items[i]; other.UID != s.libvirtMachine.UID && slotOf(other) == own {
 			return &waiting{reason: infrav1.MachineSlotConflictReason, after: conflictInterval, message: fmt.Sprintf(
 				"spec.slot %s number %d is also that of LibvirtMachine %s: delete one of the two Machines", own.Set, own.Number, other.Name)}
+		}
+	}
+	return nil
+}
+
+// reportInterval is when a machine that is about to go looks again whether its host told of its disks.
+const reportInterval = 5 * time.Second
+
+// checkReported makes sure that the host lists the retained disks of a machine that is about to go: from then on nothing
+// else tells that its slot has disks there. A host that goes as well lists none.
+func checkReported(s *machineScope) error {
+	known := s.libvirtHost.Status.RetainedDisks
+	if !s.libvirtHost.DeletionTimestamp.IsZero() || len(known) == maxRetainedKnown {
+		return nil
+	}
+	for _, disk := range slotDisks(s.libvirtMachine) {
+		pool, volume := poolFor(s.libvirtHost, disk.Pool), slotOf(s.libvirtMachine).VolumeName(disk.Name)
+		if retainedDisk(known, pool, volume) == nil {
+			return &waiting{reason: infrav1.DeletingReason, after: reportInterval, message: fmt.Sprintf(
+				"LibvirtHost %s doesn't list the retained disk %s in status.retainedDisks yet", s.libvirtHost.Name, volume)}
 		}
 	}
 	return nil
