@@ -24,6 +24,7 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -455,5 +456,34 @@ func TestSlotsWhoseHostNamesAreTaken(t *testing.T) {
 	slices.SortFunc(slots, func(a, b placement.Slot) int { return cmp.Compare(a.Number, b.Number) })
 	if len(slots) != 3 || slots[0].Holder != "cp" || slots[1].Holder != "db-1" || !slots[2].Taken {
 		t.Errorf("The slots are %+v", slots)
+	}
+}
+
+// TestMachineGoesAfterItsHostTold has hosts that list the retained disk of a machine, or don't.
+func TestMachineGoesAfterItsHostTold(t *testing.T) {
+	m := &infrav1.LibvirtMachine{ObjectMeta: metav1.ObjectMeta{Namespace: "home", Name: "db-a", Labels: map[string]string{clusterv1.ClusterNameLabel: "green"}}}
+	m.Spec.DataDisks = []infrav1.DataDisk{dataDisk("scratch", "1Gi"), dataDisk("brick", "1Gi", retained, onPool("ssd"))}
+	m.Spec.HostName, m.Spec.Slot = "kvm1", infrav1.MachineSlot{Set: "MachineDeployment/db", Number: ptr.To[int32](3)}
+	placed := []infrav1.LibvirtMachine{*m}
+	silent := &infrav1.LibvirtHost{}
+	var wait *waiting
+	if err := checkReported(&machineScope{libvirtMachine: m, libvirtHost: silent}); !errors.As(err, &wait) || !strings.Contains(wait.message, brick(m)) {
+		t.Errorf("The host lists nothing, and the machine goes: %v", err)
+	}
+	// The disk counts before it is there, and stays listed without its machine.
+	disks := heldDisks(silent, nil, placed)
+	want := infrav1.RetainedDisk{Pool: "ssd", Volume: brick(m), Capacity: quantity(1 << 30), Machine: "db-a"}
+	if !slices.EqualFunc(disks, []infrav1.RetainedDisk{want}, func(a, b infrav1.RetainedDisk) bool { return equality.Semantic.DeepEqual(a, b) }) {
+		t.Errorf("The host lists %+v, want %+v", disks, want)
+	}
+	if disks = heldDisks(silent, disks, nil); len(disks) != 1 || disks[0].Machine != "" {
+		t.Errorf("Without its machine the host lists %+v", disks)
+	}
+	told := &infrav1.LibvirtHost{Status: infrav1.LibvirtHostStatus{RetainedDisks: disks}}
+	going := &infrav1.LibvirtHost{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: ptr.To(metav1.Now())}}
+	for name, h := range map[string]*infrav1.LibvirtHost{"told": told, "going": going} {
+		if err := checkReported(&machineScope{libvirtMachine: m, libvirtHost: h}); err != nil {
+			t.Errorf("%s: the machine has to wait: %v", name, err)
+		}
 	}
 }
