@@ -61,7 +61,7 @@ func (q *Quickstart) waitForCluster(ctx context.Context) error {
 	defer cancel()
 	ticker := time.NewTicker(lookInterval)
 	defer ticker.Stop()
-	told, preferred := map[string]string{}, map[string]bool{}
+	told := map[string]string{}
 	var nodes client.Client
 	for {
 		seen, err := q.look(ctx)
@@ -79,7 +79,6 @@ func (q *Quickstart) waitForCluster(ctx context.Context) error {
 			q.out.say("the management plane doesn't answer: %s", err)
 		} else {
 			q.tell(told, seen)
-			q.preferControlPlane(ctx, preferred, seen)
 			if complete(seen, q.options.ControlPlanes+q.options.Workers) {
 				return nil
 			}
@@ -88,24 +87,6 @@ func (q *Quickstart) waitForCluster(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("gave up after %s: %s", q.options.Timeout, strings.Join(pending(seen), "; "))
 		case <-ticker.C:
-		}
-	}
-}
-
-// preferControlPlane has the machines of the control plane go before the workers: where guests are emulated, workers that
-// boot side by side would keep the API server from answering in time.
-func (q *Quickstart) preferControlPlane(ctx context.Context, preferred map[string]bool, seen observation) {
-	for i := range seen.libvirtMachines {
-		m := &seen.libvirtMachines[i]
-		name := m.Status.Domain.Name
-		if _, ok := m.Labels[clusterv1.MachineControlPlaneLabel]; !ok || name == "" || preferred[name] {
-			continue
-		}
-		for _, host := range q.hosts {
-			// An error means that it isn't running yet.
-			if m.Spec.HostName == host.Name() && host.Prefer(ctx, name) == nil {
-				preferred[name] = true
-			}
 		}
 	}
 }
