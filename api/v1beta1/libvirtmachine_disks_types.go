@@ -30,8 +30,11 @@ type DataDisk struct {
 
 	// size of the disk, 1Mi at least, for example 50Gi. A retained disk that is there already keeps the size it has.
 	// +required
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Mi')) >= 0",message="size must be at least 1Mi, for example 50Gi"
+	// +kubebuilder:validation:XValidation:rule="isQuantity(self) && quantity(self).compareTo(quantity('1Mi')) >= 0",message="size must be a quantity of at least 1Mi, for example 50Gi"
 	Size resource.Quantity `json:"size,omitempty,omitzero"`
 
 	// pool is the storage pool that holds the disk: the diskPool or one of the extraDiskPools in spec.storage of the

@@ -109,8 +109,12 @@ func TestMachineCreate(t *testing.T) {
 			"ioThread: Dedicated, cache: WriteThrough, discard: Unmap, reclaimPolicy: Retain}, {name: root, size: 1Gi, serial: data}]")}},
 		{name: "a data disk without a size", edits: []edit{set("spec.dataDisks", "[{name: a}]")}, want: []string{"spec.dataDisks[0].size: Required value"}},
 		{
-			name: "a data disk that is too small", edits: []edit{set("spec.dataDisks", "[{name: a, size: 50}]")},
-			want: []string{"spec.dataDisks[0].size: Invalid value: 50: size must be at least 1Mi, for example 50Gi"},
+			name: "a data disk that is too small", edits: []edit{set("spec.dataDisks", "[{name: a, size: 50Ki}]")},
+			want: []string{"spec.dataDisks[0].size: Invalid value: 50Ki: size must be a quantity of at least 1Mi, for example 50Gi"},
+		},
+		{
+			name: "a data disk of a size in words", edits: []edit{set("spec.dataDisks", "[{name: a, size: large}]")},
+			want: []string{"spec.dataDisks[0].size: Invalid value: large: size must be a quantity of at least 1Mi, for example 50Gi"},
 		},
 		{
 			name: "a data disk with a name for people", edits: []edit{set("spec.dataDisks", "[{name: My Data, size: 1Gi}]")},
