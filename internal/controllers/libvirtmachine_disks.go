@@ -101,10 +101,12 @@ func removeDataDisks(ctx context.Context, s *machineScope, defined bool) error {
 		pool, name := poolFor(s.libvirtHost, disk.Pool), dataVolume(s, disk)
 		if !defined {
 			ours, err := plainVolume(ctx, s.host, pool, name)
-			if errors.Is(err, host.ErrNotFound) || err == nil && !ours {
+			switch {
+			case errors.Is(err, host.ErrNoPool):
+				return noPool(pool, name)
+			case errors.Is(err, host.ErrNotFound) || err == nil && !ours:
 				continue
-			}
-			if err != nil {
+			case err != nil:
 				return fmt.Errorf("looking at data disk %s: %w", disk.Name, err)
 			}
 		}
