@@ -385,8 +385,11 @@ func TestSlotThatTwoMachinesHave(t *testing.T) {
 	s.readyCluster("green", "10.20.0.0/27")
 	first := s.readyMachine("green", "db-first", dbMachine)
 	second := s.createMachine("green", "db-second", dbMachine, func(p *machineParts) {
-		p.libvirtMachine.Spec.ProviderID, p.libvirtMachine.Spec.HostName = domain.ProviderID(foreignUUID), "kvm1"
-		p.libvirtMachine.Spec.Slot = first.Spec.Slot
+		setAnnotation(p.libvirtMachine, clusterv1.PausedAnnotation, "")
+	})
+	change(s, second, func(m *infrav1.LibvirtMachine) {
+		m.Spec.ProviderID, m.Spec.HostName, m.Spec.Slot = domain.ProviderID(string(m.UID)), "kvm1", first.Spec.Slot
+		delete(m.Annotations, clusterv1.PausedAnnotation)
 	})
 	s.expectCondition(second, infrav1.MachineDomainReadyCondition, metav1.ConditionFalse, infrav1.MachineSlotConflictReason,
 		"spec.slot MachineDeployment/db number 0 is also that of LibvirtMachine db-first")
