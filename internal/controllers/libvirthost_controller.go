@@ -303,7 +303,7 @@ func (r *LibvirtHostReconciler) reconcileStorage(ctx context.Context, s *hostSco
 		return &waiting{reason: infrav1.HostStoragePoolConflictReason, message: fmt.Sprintf(
 			"spec.storage.seedPool %s is also an image or disk pool: name another one, it is created by itself", seedPool(h))}
 	}
-	if s.survey.pools != nil {
+	if s.survey.covers(append(diskPools(h), imagePool(h), seedPool(h))) {
 		return nil
 	}
 	var pools []host.StoragePool

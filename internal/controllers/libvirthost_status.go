@@ -53,6 +53,13 @@ type survey struct {
 	retained []infrav1.RetainedDisk
 }
 
+// covers tells whether all of the pools were found in order. One that was added to spec.storage since wasn't.
+func (s *survey) covers(pools []string) bool {
+	return !slices.ContainsFunc(pools, func(name string) bool {
+		return !slices.ContainsFunc(s.pools, func(pool host.StoragePool) bool { return pool.Name == name })
+	})
+}
+
 // get returns what a host said of itself, unless that is stale.
 func (s *surveys) get(key string, epoch uint64) (survey, bool) {
 	s.mu.Lock()

@@ -149,8 +149,9 @@ func TestDataDisksComeAndGoWithTheirMachine(t *testing.T) {
 func TestSpaceOfAllDisksIsCheckedFirst(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
-	s.readyHost("kvm1", testDriver(t, hosttest.Pool("ssd")), func(h *infrav1.LibvirtHost) { h.Spec.Storage.ExtraDiskPools = []string{"ssd"} })
+	kvm1 := s.readyHost("kvm1", testDriver(t, hosttest.Pool("ssd"), hosttest.Pool("tape")), func(h *infrav1.LibvirtHost) { h.Spec.Storage.ExtraDiskPools = []string{"ssd"} })
 	green := s.readyCluster("green", "10.20.0.0/27")
+	machines := map[string]*infrav1.LibvirtMachine{}
 	for name, tt := range map[string]struct {
 		disks []infrav1.DataDisk
 		want  string
@@ -163,11 +164,14 @@ func TestSpaceOfAllDisksIsCheckedFirst(t *testing.T) {
 		m := s.createMachine("green", name, withDisks(tt.disks...))
 		s.expectCondition(m, infrav1.MachinePlacedCondition, metav1.ConditionFalse, infrav1.MachineNoHostFitsReason, tt.want)
 		s.expectNoTraces(green, "kvm1", string(m.UID))
+		machines[name] = m
 	}
 	names, err := s.kvm("kvm1").VolumeNames(t.Context(), "default")
 	if err != nil || !slices.Equal(names, []string{imageVolume}) {
 		t.Errorf("The disk pool has %v, %v", names, err)
 	}
+	change(s, kvm1, func(h *infrav1.LibvirtHost) { h.Spec.Storage.ExtraDiskPools = []string{"ssd", "tape"} })
+	s.expectReady(machines["missing"])
 }
 
 // TestRetainedDiskIsFoundByTheNextMachine replaces a machine.
