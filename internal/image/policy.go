@@ -61,11 +61,14 @@ func (p Policy) maxDisk() int64 {
 // *Error with a message for people that doesn't name the field.
 func (p Policy) CheckURL(rawURL string) error {
 	location, err := url.Parse(rawURL)
-	if err != nil || location.Host == "" {
+	if err != nil {
 		return fail(ReasonUnsupported, "it must be an https URL")
 	}
 	if err := p.checkScheme(location.Scheme); err != nil {
 		return err
+	}
+	if location.Host == "" {
+		return fail(ReasonUnsupported, "it must be an https URL with a host")
 	}
 	if addr, err := netip.ParseAddr(location.Hostname()); err == nil {
 		return p.checkAddr(addr)
