@@ -125,7 +125,9 @@ func fileHandler(content []byte) http.HandlerFunc { return file(content) }
 // leaking are images by which QEMU reads the secret.
 func leaking() map[string][]byte {
 	const clusters, size = forgedBits, 1 << 20
-	empty := func(version uint32) []byte { return u64(forgedL2, 0)(u64(forgedL1, 0)(forgeQCOW2(version, clusters, size))) }
+	empty := func(version uint32) []byte {
+		return u64(forgedL2, 0)(u64(forgedL1, 0)(forgeQCOW2(version, clusters, size)))
+	}
 	backing := func(version uint32, name string) []byte {
 		return both(u64(8, room), u32(16, uint32(len(name))), text(room, name))(empty(version))
 	}
