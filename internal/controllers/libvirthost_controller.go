@@ -67,6 +67,7 @@ type LibvirtHostReconciler struct {
 
 // +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirthosts,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirthosts/status,verbs=patch
+// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirtmachinetemplates,verbs=list
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get
 
 // SetupWithManager adds the reconciler to a manager.
