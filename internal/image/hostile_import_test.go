@@ -226,6 +226,49 @@ func TestCompressedImports(t *testing.T) {
 	}
 }
 
+// TestLimits has images that are larger than the administrator allows, each in one way.
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	private, h := connect(t)
+	raw, qcow2 := disk(t, 4<<20), forgeQCOW2(3, forgedBits, 1<<30)
+	for name, test := range map[string]struct {
+		file   []byte
+		policy Policy
+		words  string
+	}{
+		"a file":                     {raw, Policy{MaxFileBytes: 4<<20 - 1}, "--image-max-size"},
+		"what comes out of a file":   {packZstd(t, raw), Policy{MaxFileBytes: 4<<20 - 1}, "--image-max-size"},
+		"a raw disk":                 {raw, Policy{MaxDiskBytes: 4<<20 - 1}, "4194304"},
+		"a compressed raw disk":      {packZstd(t, raw), Policy{MaxDiskBytes: 4<<20 - 1}, "4194304"},
+		"the disk in a qcow2 image":  {qcow2, Policy{MaxDiskBytes: 1<<30 - 1}, "1073741824"},
+		"a disk in a compressed one": {packGzip(t, qcow2), Policy{MaxDiskBytes: 1<<30 - 1}, "1073741824"},
+	} {
+		importing := importInto(h, imagePool, serve(t, map[string]http.HandlerFunc{"disk": file(test.file)})+"/disk", digestOf(test.file), silent)
+		importing.source.Policy.MaxFileBytes, importing.source.Policy.MaxDiskBytes = test.policy.MaxFileBytes, test.policy.MaxDiskBytes
+		_, err := importing.run(t.Context())
+		if err == nil {
+			t.Errorf("%s that is too large was imported", name)
+			continue
+		}
+		expectReason(t, err, ReasonTooLarge, test.words)
+		if left := inPool(t, private); len(left) != 0 {
+			t.Errorf("%s left %v", name, left)
+		}
+		importing.source.Policy.MaxFileBytes, importing.source.Policy.MaxDiskBytes = test.policy.MaxFileBytes+1, test.policy.MaxDiskBytes+1
+		if test.policy.MaxFileBytes == 0 {
+			importing.source.Policy.MaxFileBytes = 0
+		} else {
+			importing.source.Policy.MaxDiskBytes = 0
+		}
+		if _, err := importing.run(t.Context()); err != nil {
+			t.Errorf("%s that is just small enough: %v", name, err)
+		}
+		if err := Remove(t.Context(), h, imagePool, digestOf(test.file)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestGoodImages are those that are accepted, by what QEMU made them with.
 func TestGoodImages(t *testing.T) {
 	t.Parallel()
