@@ -105,5 +105,5 @@ func (i *images) drop(digest string, h *imageHold) {
 
 // forgetDigest has an image looked for anew on every host.
 func (i *images) forgetDigest(digest string) {
-	i.known.forgetWhere(func(key imageKey) bool { return key.digest == digest })
+	i.known.forgetWhere(func(key imageKey) bool { return key.digest == digest || key.volume == image.VolumeName(digest) })
 }

@@ -136,7 +136,7 @@ func imageStatuses(before []infrav1.HostImageStatus, cached []string, wanted map
 func (r *LibvirtHostReconciler) wantedImages(ctx context.Context, namespace string) (map[string]string, error) {
 	wanted := map[string]string{}
 	want := func(kind string, object client.Object, spec infrav1.LibvirtMachineSpec) {
-		if digest, err := image.ParseChecksum(spec.Image.Checksum); err == nil {
+		if digest := imageDigest(spec.Image); digest != "" {
 			wanted[digest] = fmt.Sprintf("%s %s/%s", kind, object.GetNamespace(), object.GetName())
 		}
 	}
@@ -173,28 +173,24 @@ func (r *LibvirtHostReconciler) removeImage(ctx context.Context, s *hostScope, d
 		return by, nil
 	}
 	pool := imagePool(s.libvirtHost)
-	found, err := image.Lookup(ctx, s.host, pool, digest)
-	if errors.Is(err, host.ErrNotFound) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	if by, err := neededBy(ctx, s.host, found.Path); by != "" || err != nil {
+	if by, err := neededBy(ctx, s.host, image.VolumeName(digest)); by != "" || err != nil {
 		return by, err
 	}
 	r.Images.forgetDigest(digest)
 	return "", image.Remove(ctx, s.host, pool, digest)
 }
 
-// neededBy says which volume or domain of a host needs a file, whoever made it; empty when none does.
-func neededBy(ctx context.Context, kvm *host.Host, path string) (string, error) {
+// neededBy says which volume or domain of a host needs the volume of an image, whoever made it; empty when none does. The
+// name, which has a digest in it, is all that is looked for, because there may be several ways to a directory.
+func neededBy(ctx context.Context, kvm *host.Host, volume string) (string, error) {
 	backing, err := kvm.BackingFiles(ctx)
 	if err != nil {
 		return "", err
 	}
-	if volume, ok := backing[path]; ok {
-		return volume, nil
+	for file, by := range backing {
+		if strings.Contains(file, volume) {
+			return by, nil
+		}
 	}
 	for _, dom := range kvm.Domains() {
 		document, err := kvm.DomainXML(ctx, dom.UUID)
@@ -204,7 +200,7 @@ func neededBy(ctx context.Context, kvm *host.Host, path string) (string, error) 
 		if err != nil {
 			return "", err
 		}
-		if strings.Contains(document, path) {
+		if strings.Contains(document, volume) {
 			return "domain " + dom.Name, nil
 		}
 	}

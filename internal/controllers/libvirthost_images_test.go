@@ -112,6 +112,7 @@ const (
 	imageOfTemplate
 	imageUnderVolume
 	imageOfDomain
+	imageByVolume
 	imageWithoutMark
 )
 
@@ -133,6 +134,11 @@ func TestUnusedImagesAreRemoved(t *testing.T) {
 	})
 	green := s.readyCluster("green", "10.20.0.0/27")
 	one := s.readyMachine("green", "one", func(p *machineParts) { p.libvirtMachine.Spec.Image = named(imageOfMachine) })
+	another := s.createMachine("green", "another", func(p *machineParts) {
+		p.libvirtMachine.Spec.Image = infrav1.Image{Volume: image.VolumeName(digest(imageByVolume))}
+		p.secret = nil // so that it never gets its disk
+	})
+	s.expectCondition(another, infrav1.MachineImageReadyCondition, metav1.ConditionTrue, infrav1.MachineImageReadyReason)
 	kvm := s.kvm("kvm1")
 	path := func(k int) string { return "/pools/default/" + image.VolumeName(digest(k)) }
 	must(t, kvm.CreateVolume(t.Context(), "default", overlay("somebodys-disk", path(imageUnderVolume))))
@@ -143,7 +149,7 @@ func TestUnusedImagesAreRemoved(t *testing.T) {
 		found := s.imagesOf(kvm1)
 		for k := unusedImage; k <= imageWithoutMark; k++ {
 			status, ok := found[checksumPrefix+digest(k)]
-			inUse := k == imageOfMachine || k == imageOfTemplate
+			inUse := k == imageOfMachine || k == imageOfTemplate || k == imageByVolume
 			if ok != (k != imageWithoutMark) || ok && status.UnusedSince.IsZero() != inUse {
 				return fmt.Errorf("of image %d: %+v", k, status)
 			}
@@ -194,7 +200,7 @@ func TestUnusedImagesAreRemoved(t *testing.T) {
 	})
 	s.age(kvm1, 10000*time.Hour)
 	left = []string{imageVolume, "somebodys-disk", image.VolumeName(digest(imageWithoutMark))}
-	for _, k := range []int{imageUnderVolume, imageOfDomain} {
+	for _, k := range []int{imageUnderVolume, imageOfDomain, imageByVolume} {
 		left = append(left, image.VolumeName(digest(k)), image.VolumeName(digest(k))+".verified")
 	}
 	eventually(t, "only those are left that others need", func() error { return sameVolumes(s, left) })

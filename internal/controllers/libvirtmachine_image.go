@@ -61,7 +61,7 @@ func (r *LibvirtMachineReconciler) reconcileImage(ctx context.Context, s *machin
 	if err != nil {
 		return &waiting{reason: infrav1.MachineImageRefusedReason, message: "spec.image.checksum: " + err.Error()}
 	}
-	if err := r.holdImage(ctx, s, key.digest); err != nil {
+	if err := r.holdImage(ctx, s, imageDigest(s.libvirtMachine.Spec.Image)); err != nil {
 		return err
 	}
 	epoch := r.Events.epoch(key.host, "")
@@ -82,6 +82,18 @@ func (r *LibvirtMachineReconciler) reconcileImage(ctx context.Context, s *machin
 	}
 	r.Images.known.set(key, epoch, s.image)
 	return nil
+}
+
+// imageDigest is the digest of an image that is imported, or that was and is named by its volume; empty for another, which
+// its user put on the host and nobody but the user removes.
+func imageDigest(spec infrav1.Image) string {
+	if digest, ok := image.DigestOf(spec.Volume); ok {
+		return digest
+	}
+	if digest, err := image.ParseChecksum(spec.Checksum); err == nil {
+		return digest
+	}
+	return ""
 }
 
 // holdImage keeps an image that may be removed when nothing uses it from being so until the reconcile ends. By then the

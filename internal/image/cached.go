@@ -20,7 +20,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
 )
@@ -44,16 +43,16 @@ func cached(names []string) []string {
 	}
 	var digests []string
 	for _, name := range names {
-		digest, ok := strings.CutPrefix(name, VolumeName(""))
-		if ok && sha256Pattern.MatchString(digest) && there[markerName(digest)] {
+		if digest, ok := DigestOf(name); ok && there[markerName(digest)] {
 			digests = append(digests, digest)
 		}
 	}
 	return digests
 }
 
-// Remove deletes an imported image. Its marker goes first: without it the volume counts no more, wherever this ends. Who
-// calls it sees to it that nothing uses the image. It is no error if the image is gone already.
+// Remove deletes an imported image. Its marker, which is empty, goes last: wherever this ends, there is either all of the
+// image or none of what takes room. Who calls it sees to it that nothing uses the image. It is no error if the image is
+// gone already.
 func Remove(ctx context.Context, h *host.Host, pool, sha256 string) error {
 	if !sha256Pattern.MatchString(sha256) {
 		return fmt.Errorf("removing an image: %q is no digest", sha256)
@@ -67,7 +66,7 @@ func Remove(ctx context.Context, h *host.Host, pool, sha256 string) error {
 	case marker.CapacityBytes != 0:
 		return fmt.Errorf("removing image sha256:%s: %w: volume %s is no mark of ours, because it isn't empty", sha256, host.ErrInvalid, marker.Name)
 	}
-	for _, name := range []string{markerName(sha256), VolumeName(sha256)} {
+	for _, name := range []string{VolumeName(sha256), markerName(sha256)} {
 		if err := h.DeleteVolume(ctx, pool, name); err != nil && !errors.Is(err, host.ErrNotFound) {
 			return fmt.Errorf("removing image sha256:%s: %w", sha256, err)
 		}

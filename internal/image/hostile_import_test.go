@@ -362,6 +362,9 @@ func TestRemove(t *testing.T) {
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("cached are %v, %v, want %v", got, err, want)
 	}
+	if got, err := LookupVolume(t.Context(), h, imagePool, VolumeName(unmarked)); !errors.Is(err, host.ErrNotFound) {
+		t.Errorf("what has no mark is used as %+v, %v", got, err)
+	}
 	if err := Remove(t.Context(), h, imagePool, unmarked); err != nil {
 		t.Error(err)
 	}

@@ -72,6 +72,12 @@ func ParseChecksum(checksum string) (string, error) {
 // VolumeName is the name of the volume that holds the image with this digest.
 func VolumeName(sha256 string) string { return "image-" + sha256 }
 
+// DigestOf is the digest of the image that a volume of this name holds. False for a name that isn't an image's.
+func DigestOf(volume string) (sha256 string, ok bool) {
+	digest, ok := strings.CutPrefix(volume, VolumeName(""))
+	return digest, ok && sha256Pattern.MatchString(digest)
+}
+
 const markerSuffix = ".verified"
 
 func markerName(sha256 string) string { return VolumeName(sha256) + markerSuffix }
@@ -102,8 +108,12 @@ func Lookup(ctx context.Context, h *host.Host, pool, sha256 string) (Info, error
 }
 
 // LookupVolume returns a disk image that the host's administrator put into the pool. It costs one call. The error is
-// host.ErrNotFound if the volume or the pool does not exist.
+// host.ErrNotFound if the volume or the pool does not exist. An imported image can be named that way, too, and counts
+// only when it was imported completely.
 func LookupVolume(ctx context.Context, h *host.Host, pool, name string) (Info, error) {
+	if digest, ok := DigestOf(name); ok {
+		return Lookup(ctx, h, pool, digest)
+	}
 	vol, err := h.Volume(ctx, pool, name)
 	if errors.Is(err, host.ErrNotFound) {
 		return Info{}, fmt.Errorf("there is no volume %s in pool %s: upload it, or correct spec.image.volume: %w", name, pool, err)
