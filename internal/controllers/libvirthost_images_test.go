@@ -142,7 +142,7 @@ func TestUnusedImagesAreRemoved(t *testing.T) {
 	kvm := s.kvm("kvm1")
 	path := func(k int) string { return "/pools/default/" + image.VolumeName(digest(k)) }
 	must(t, kvm.CreateVolume(t.Context(), "default", overlay("somebodys-disk", path(imageUnderVolume))))
-	must(t, kvm.DefineDomain(t.Context(), fmt.Sprintf(`<domain type="test"><name>somebodys</name><memory unit="MiB">64</memory>`+
+	must(t, kvm.DefineDomain(t.Context(), fmt.Sprintf(`<domain type="test"><name>somebodys</name><uuid>5e0f7f4e-6f8c-4b4e-9d0c-000000000201</uuid><memory unit="MiB">64</memory>`+
 		`<os><type>hvm</type></os><devices><disk type="file" device="disk"><source file=%q/><target dev="vda"/></disk></devices></domain>`, path(imageOfDomain))))
 
 	eventually(t, "the images are reported", func() error {

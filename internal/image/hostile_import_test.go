@@ -237,9 +237,9 @@ func TestLimits(t *testing.T) {
 		words  string
 	}{
 		"a file":                     {raw, Policy{MaxFileBytes: 4<<20 - 1}, "--image-max-size"},
-		"what comes out of a file":   {packZstd(t, raw), Policy{MaxFileBytes: 4<<20 - 1}, "--image-max-size"},
+		"what comes out of a file":   {packZstd(t, rawDisk(4<<20)), Policy{MaxFileBytes: 4<<20 - 1}, "--image-max-size"},
 		"a raw disk":                 {raw, Policy{MaxDiskBytes: 4<<20 - 1}, "4194304"},
-		"a compressed raw disk":      {packZstd(t, raw), Policy{MaxDiskBytes: 4<<20 - 1}, "4194304"},
+		"a compressed raw disk":      {packZstd(t, rawDisk(4<<20)), Policy{MaxDiskBytes: 4<<20 - 1}, "4194304"},
 		"the disk in a qcow2 image":  {qcow2, Policy{MaxDiskBytes: 1<<30 - 1}, "1073741824"},
 		"a disk in a compressed one": {packGzip(t, qcow2), Policy{MaxDiskBytes: 1<<30 - 1}, "1073741824"},
 	} {
