@@ -66,6 +66,12 @@ const (
 	hostileTail = "\"'/>]]><inject a=\"b\">&amp;\n- inject: {a: b} # "
 )
 
+// known are texts of the kinds that rules ask for, and not patterns.
+var known = []string{
+	"10.100.0.10", "192.168.1.1", "fd00::1", "10.100.0.0/25", "192.168.1.0/24", "fd00::/64", "192.168.1.100-192.168.1.149",
+	"52:54:00:12:34:56", "0000:01:00.0", "10de:2204", "https://images.example.org/node.qcow2", "0-3,^2", "node-1",
+}
+
 // value makes a value for a schema. Most are admitted.
 func (s *source) value(schema *structuralschema.Structural) any {
 	checks := schema.ValueValidation
@@ -124,6 +130,9 @@ func (s *source) quantity() any {
 func (s *source) text(checks *structuralschema.ValueValidation) string {
 	least, most := ptr.Deref(checks.MinLength, 0), min(maxText, ptr.Deref(checks.MaxLength, maxText))
 	if checks.Pattern == "" {
+		if k := s.next() % (2 * len(known)); k < len(known) {
+			return known[k]
+		}
 		return s.raw(max(1, least), most)
 	}
 	parsed, err := syntax.Parse(checks.Pattern, syntax.Perl)
