@@ -69,13 +69,11 @@ func (c *content) Read(p []byte) (int, error) {
 	switch {
 	case c.done > c.limit:
 		c.err = c.tooLarge()
+		return 0, c.err
 	case errors.Is(err, io.EOF):
 		c.err = c.end()
 	case err != nil:
 		c.err = c.broken(err)
-	}
-	if c.err != nil && !errors.Is(c.err, io.EOF) {
-		return 0, c.err
 	}
 	return n, c.err
 }
@@ -121,9 +119,22 @@ func (c *content) head() ([]byte, error) {
 	head := make([]byte, headLength)
 	n, err := io.ReadFull(c, head)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, err
+		return nil, clearer(head[:n], err)
 	}
 	return head[:n], nil
+}
+
+// clearer says of a small file that isn't the one wanted what it is, if it is no image at all: a page, as a rule, that the
+// server answers with in its place.
+func clearer(file []byte, err error) error {
+	var mismatch *Error
+	if !errors.As(err, &mismatch) || mismatch.Reason != ReasonDigestMismatch {
+		return err
+	}
+	if _, refused := inspect(file); refused != nil {
+		return refused
+	}
+	return err
 }
 
 // Close frees what decompressing took.

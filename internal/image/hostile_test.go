@@ -247,7 +247,7 @@ func hostileOthers() []hostile {
 }
 
 // judgedMost is the largest file in tests of the judgement.
-const judgedMost = 8 << 20
+const judgedMost = 16 << 20
 
 // hostileCompressed are files that decompress to something hostile, to too much, or not at all.
 func hostileCompressed(t testing.TB) []hostile {
