@@ -32,7 +32,7 @@ import (
 )
 
 // everyNth of the corpus is imported for real.
-const everyNth = 11
+const everyNth = 19
 
 // TestHostileImports imports a sample of the corpus into a real pool, by the way that images come.
 func TestHostileImports(t *testing.T) {
