@@ -81,7 +81,7 @@ func TestLibvirtdBackingFiles(t *testing.T) {
 	const images = "/var/lib/libvirt/images/"
 	must(t, h.CreateVolume(ctx, "default", volumeXML("base", "qcow2", 1<<20)))
 	must(t, h.CreateVolume(ctx, "default", volumeXML("alone", "qcow2", 1<<20)))
-	must(t, os.Mkdir(private.Path("/var/lib/libvirt/more"), 0o755)) //nolint:gosec // libvirt's daemon is another user.
+	must(t, os.Mkdir(private.Path("/var/lib/libvirt/more"), 0o755))
 	virsh("pool-create-as", "more", "dir", "--target", "/var/lib/libvirt/more")
 	qemuImg("create", "-q", "-f", "qcow2", "-b", images+"base", "-F", "qcow2", "/var/lib/libvirt/more/overlay")
 	qemuImg("create", "-q", "-f", "qcow2", "-b", "/var/lib/libvirt/more/overlay", "-F", "qcow2", images+"second")

@@ -109,7 +109,7 @@ func packZstd(t testing.TB, data []byte) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer encoder.Close() //nolint:errcheck // It has written nothing.
+	defer encoder.Close()
 	return encoder.EncodeAll(data, nil)
 }
 

@@ -73,14 +73,14 @@ func TestNoHostByteReachesAGuest(t *testing.T) {
 	t.Parallel()
 	private, h := connect(t)
 	hostFile := append([]byte(secret), make([]byte, 1<<20)...)
-	if err := os.WriteFile(private.Path(secretPath), hostFile, 0o644); err != nil { //nolint:gosec // The guest shall be able to.
+	if err := os.WriteFile(private.Path(secretPath), hostFile, 0o644); err != nil {
 		t.Fatal(err)
 	}
 
 	for name, file := range leaking() {
 		t.Run(name, func(t *testing.T) {
 			path := "/var/lib/libvirt/leaking"
-			if err := os.WriteFile(private.Path(path), file, 0o644); err != nil { //nolint:gosec // The guest shall be able to.
+			if err := os.WriteFile(private.Path(path), file, 0o644); err != nil {
 				t.Fatal(err)
 			}
 			if read := readAsGuest(t, private, "qcow2", path); !bytes.Contains(read, []byte(secret)) {
@@ -281,13 +281,13 @@ func TestGoodImages(t *testing.T) {
 			return [][]string{slices.Concat([]string{"convert", "-f", "raw", "-O", "qcow2"}, options, []string{"raw", name})}
 		}
 	}
-	then := func(make func(string) [][]string, more ...string) func(string) [][]string {
+	then := func(made func(string) [][]string, more ...string) func(string) [][]string {
 		return func(name string) [][]string {
 			var command []string
 			for _, word := range more {
 				command = append(command, strings.ReplaceAll(word, "IMAGE", name))
 			}
-			return append(make(name), command)
+			return append(made(name), command)
 		}
 	}
 	for name, commands := range map[string]func(string) [][]string{

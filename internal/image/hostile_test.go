@@ -334,7 +334,7 @@ func judge(file []byte) (header, error) {
 	if err != nil {
 		return header{}, err
 	}
-	defer from.Close() //nolint:errcheck // It was only read from.
+	defer from.Close()
 	head, err := from.head()
 	if err != nil {
 		return header{}, err

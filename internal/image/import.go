@@ -75,7 +75,7 @@ func (i importer) run(ctx context.Context) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	defer from.Close() //nolint:errcheck // It was only read from.
+	defer from.Close()
 	head, err := from.head()
 	if err != nil {
 		return Info{}, err

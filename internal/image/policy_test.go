@@ -122,7 +122,7 @@ func TestRedirectsAreChecked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inside := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { //nolint:gosec // For a test.
+	inside := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked <- r.URL.Path
 		file(rawDisk(4096))(w, r)
 	})}
