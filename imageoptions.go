@@ -33,11 +33,14 @@ type imageOptions struct {
 	maxSize, maxDisk resource.QuantityValue
 }
 
+// noCIDRs stands for no network: clusterctl knows no variable whose default is empty.
+const noCIDRs = "none"
+
 func (o *imageOptions) addFlags(fs *pflag.FlagSet) {
 	o.maxSize = resource.QuantityValue{Quantity: *resource.NewQuantity(image.DefaultMaxFileBytes, resource.BinarySI)}
 	o.maxDisk = resource.QuantityValue{Quantity: *resource.NewQuantity(image.DefaultMaxDiskBytes, resource.BinarySI)}
 	fs.BoolVar(&o.allowHTTP, "image-allow-http", false, "Let images be downloaded by http, and not by https only.")
-	fs.StringSliceVar(&o.allowedCIDRs, "image-allowed-cidrs", nil, "Networks such as 10.1.2.0/24 that images may be downloaded from although they are private, loopback, link-local or otherwise not public.")
+	fs.StringSliceVar(&o.allowedCIDRs, "image-allowed-cidrs", nil, "Networks such as 10.1.2.0/24 that images may be downloaded from although they are private, loopback, link-local or otherwise not public, or none.")
 	fs.Var(&o.maxSize, "image-max-size", "How large the file of an image may be, both as it is downloaded and decompressed.")
 	fs.Var(&o.maxDisk, "image-max-disk-size", "How large the disk in an image may be, as a machine sees it.")
 }
@@ -49,6 +52,9 @@ func (o *imageOptions) policy() (image.Policy, error) {
 		return image.Policy{}, fmt.Errorf("reading --image-max-size and --image-max-disk-size: %s and %s must be more than 0", &o.maxSize, &o.maxDisk)
 	}
 	for _, text := range o.allowedCIDRs {
+		if text == noCIDRs {
+			continue
+		}
 		network, err := netip.ParsePrefix(text)
 		if err != nil {
 			return image.Policy{}, fmt.Errorf("reading --image-allowed-cidrs: %w: name networks such as 10.1.2.0/24 or 10.1.2.3/32", err)

@@ -37,8 +37,9 @@ func TestImageOptions(t *testing.T) {
 	for args, want := range map[string]image.Policy{
 		"": defaults,
 		// As a Deployment has them in which nothing was set.
-		"--image-allow-http=false --image-allowed-cidrs=": defaults,
-		"--image-allow-http":                              with(func(p *image.Policy) { p.AllowHTTP = true }),
+		"--image-allow-http=false --image-allowed-cidrs=none": defaults,
+		"--image-allowed-cidrs=":                              defaults,
+		"--image-allow-http":                                  with(func(p *image.Policy) { p.AllowHTTP = true }),
 		"--image-allowed-cidrs=10.1.2.3/16,fd00::/8": with(func(p *image.Policy) {
 			p.AllowedNetworks = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00::/8")}
 		}),
