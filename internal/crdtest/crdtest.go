@@ -112,7 +112,11 @@ const attempts = 12
 // add adds fields to a spec. False when none that are admitted could be made.
 func (s *Schema) add(t testing.TB, spec map[string]any, names []string, source *source) bool {
 	t.Helper()
-	for source.attempt = range attempts {
+	most := attempts
+	if len(spec) > 0 { // what isn't required can be left out as well
+		most = 2
+	}
+	for source.attempt = range most {
 		for _, name := range names {
 			spec[name] = source.value(new(s.structural.Properties[name]))
 		}
