@@ -86,48 +86,51 @@ func (s *Schema) Admits(t testing.TB, spec map[string]any) error {
 	return found.ToAggregate()
 }
 
-// Spec makes a spec that is admitted, by what the bytes say. False when nothing that is could be made of what is required.
+// attempts is how often what is required is made anew that isn't admitted, as combinations aren't that make no sense.
+const attempts = 12
+
+// Spec makes a spec that is admitted, by what the bytes say. False when none could be made of what is required.
 func (s *Schema) Spec(t testing.TB, data []byte) (map[string]any, bool) {
 	t.Helper()
-	source := &source{data: data}
-	spec := map[string]any{}
 	var required []string
 	if checks := s.structural.ValueValidation; checks != nil {
 		required = checks.Required
 	}
-	if !s.add(t, spec, required, source) {
-		return nil, false
-	}
-	for _, name := range s.Fields() {
-		if !slices.Contains(required, name) && source.choose() {
-			s.add(t, spec, []string{name}, source)
-		}
-	}
-	return spec, true
-}
-
-// attempts is how often fields are made anew that aren't admitted, as combinations aren't that make no sense.
-const attempts = 12
-
-// add adds fields to a spec. False when none that are admitted could be made.
-func (s *Schema) add(t testing.TB, spec map[string]any, names []string, source *source) bool {
-	t.Helper()
-	most := attempts
-	if len(spec) > 0 { // what isn't required can be left out as well
-		most = 2
-	}
-	for source.attempt = range most {
-		for _, name := range names {
+	source := &source{data: data}
+	spec := map[string]any{}
+	for source.attempt = range attempts {
+		for _, name := range required {
 			spec[name] = source.value(new(s.structural.Properties[name]))
 		}
 		if s.Admits(t, spec) == nil {
-			return true
+			return s.extended(t, spec, source), true
 		}
 	}
-	for _, name := range names {
-		delete(spec, name)
+	return nil, false
+}
+
+// extended is an admitted spec with some of the fields that aren't in it: as many as are admitted together.
+func (s *Schema) extended(t testing.TB, spec map[string]any, source *source) map[string]any {
+	t.Helper()
+	whole := maps.Clone(spec)
+	for _, name := range s.Fields() {
+		if _, ok := spec[name]; !ok && source.choose() {
+			whole[name] = source.value(new(s.structural.Properties[name]))
+		}
 	}
-	return false
+	if s.Admits(t, whole) == nil {
+		return whole
+	}
+	for _, name := range slices.Sorted(maps.Keys(whole)) {
+		if _, ok := spec[name]; ok {
+			continue
+		}
+		spec[name] = whole[name]
+		if s.Admits(t, spec) != nil {
+			delete(spec, name)
+		}
+	}
+	return spec
 }
 
 // Harmless is a copy of a value in which whatever means something in XML or YAML is an x.
