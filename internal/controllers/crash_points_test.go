@@ -167,9 +167,15 @@ func (l *life) newClient(config *rest.Config, options client.Options) (client.Cl
 // startLife runs a manager of the scene's own, with an empty memory, until the returned function is called.
 func (s *scene) startLife(l *life) (end func()) {
 	s.t.Helper()
-	s.hosts = host.NewPool(ctrl.Log.WithName("host"), host.WithIntercept(l.libvirt))
+	return s.startOwn(l.newClient, host.WithIntercept(l.libvirt))
+}
+
+// startOwn runs a manager of the scene's own, with an empty memory, until the returned function is called.
+func (s *scene) startOwn(newClient client.NewClientFunc, options ...host.Option) (end func()) {
+	s.t.Helper()
+	s.hosts = host.NewPool(ctrl.Log.WithName("host"), options...)
 	ctx, cancel := context.WithCancel(context.Background())
-	ended, err := startManager(ctx, s.hosts, s.watchFilter, s.namespace, l.newClient)
+	ended, err := startManager(ctx, s.hosts, s.watchFilter, s.namespace, newClient)
 	if err != nil {
 		cancel()
 		s.t.Fatal(err)

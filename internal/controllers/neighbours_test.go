@@ -105,10 +105,6 @@ func TestHungHostDoesNotSlowItsNeighbour(t *testing.T) {
 	}
 }
 
-func onHost(name string) func(*machineParts) {
-	return func(p *machineParts) { p.libvirtMachine.Spec.HostName = name }
-}
-
 // disturb has machines reconciled once a second each until the returned function is called.
 func (s *scene) disturb(machines []*infrav1.LibvirtMachine) (stop func()) {
 	s.t.Helper()
