@@ -414,6 +414,17 @@ func (s *scene) settles(object conditionsObject) {
 	}
 }
 
+// expectWoken waits until an object that waited is ready, which mustn't take as long as it takes its reconciler to look
+// again by itself.
+func (s *scene) expectWoken(object conditionsObject) {
+	s.t.Helper()
+	began := time.Now()
+	s.expectReady(object)
+	if took := time.Since(began); took > conflictInterval-3*moment {
+		s.t.Errorf("%T %s is ready after %s only: nothing woke its reconciler", object, object.GetName(), took)
+	}
+}
+
 // uuidOf is the UUID of a machine's domain.
 func uuidOf(libvirtMachine *infrav1.LibvirtMachine) string {
 	return domain.UUID(libvirtMachine.Spec.ProviderID)

@@ -263,16 +263,21 @@ func (c *crash) removeCluster() {
 // expectEmpty checks that no machine has left a file on a host.
 func expectEmpty(t *testing.T, lab *privatehost.Host) {
 	t.Helper()
-	for dir, want := range map[string][]string{"images": {imageVolume}, infrav1.DefaultSeedPool: nil} {
-		entries, err := os.ReadDir(lab.Path("/var/lib/libvirt/" + dir))
-		must(t, err)
-		var names []string
-		for _, entry := range entries {
-			names = append(names, entry.Name())
-		}
-		if !slices.Equal(names, want) {
-			t.Errorf("The pool %s has %v", dir, names)
-		}
+	expectFiles(t, lab, "images", imageVolume)
+	expectFiles(t, lab, infrav1.DefaultSeedPool)
+}
+
+// expectFiles checks which files are in the directory of a pool.
+func expectFiles(t *testing.T, lab *privatehost.Host, pool string, want ...string) {
+	t.Helper()
+	entries, err := os.ReadDir(lab.Path("/var/lib/libvirt/" + pool))
+	must(t, err)
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	if slices.Sort(want); !slices.Equal(names, want) {
+		t.Errorf("The pool %s has %v, want %v", pool, names, want)
 	}
 }
 

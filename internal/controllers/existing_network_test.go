@@ -280,7 +280,7 @@ func TestNodeRangeIsWidened(t *testing.T) {
 		"1 of 1 in 192.168.1.100: delete machines, or widen spec.network.nodeRange")
 	s.settles(second)
 	change(s, green, func(c *infrav1.LibvirtCluster) { c.Spec.Network.NodeRange = "192.168.1.100-192.168.1.101" })
-	s.expectReady(second)
+	s.expectWoken(second)
 	if internalIP(second) != "192.168.1.101" {
 		t.Errorf("It has %s", internalIP(second))
 	}

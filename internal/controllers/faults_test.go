@@ -209,12 +209,13 @@ func TestMoveToAnotherManagementCluster(t *testing.T) {
 	s.expectGone(green)
 }
 
-// move makes a paused object anew with its metadata and spec and lets it go on.
+// move makes a paused object anew with its metadata and spec and lets it go on. As clusterctl does, it takes the finalizers
+// away from one that is being deleted: from another they would be missed, and added again.
 func move[T conditionsObject](s *scene, object T) {
 	s.t.Helper()
 	moved := object.DeepCopyObject().(T)
-	change(s, object, func(o T) { o.SetFinalizers(nil) })
 	s.delete(object)
+	change(s, object, func(o T) { o.SetFinalizers(nil) })
 	s.expectGone(object)
 	moved.SetUID("")
 	moved.SetResourceVersion("")

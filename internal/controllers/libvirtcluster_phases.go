@@ -136,8 +136,9 @@ func (r *LibvirtClusterReconciler) usedSince(ctx context.Context, cluster *clust
 	return slices.ContainsFunc(list.Items, func(m infrav1.LibvirtMachine) bool { return m.Spec.HostName == hostName }), nil
 }
 
-// perHost is how long one host may take in a reconcile of a cluster. The reconcile itself has a minute.
-const perHost = 15 * time.Second
+// perHost is how long one host may take when something is done on each. The reconcile of a cluster has a minute, in which
+// it leaves hosts and then brings the network up on others.
+const perHost = 25 * time.Second
 
 // onEach does something on each of several hosts at the same time, so that one that hangs doesn't use up the time of the
 // others, and returns what went wrong on each.

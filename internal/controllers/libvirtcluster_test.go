@@ -162,7 +162,7 @@ func TestClusterNetworkMustNotOverlapAnother(t *testing.T) {
 
 	s.settles(green)
 	must(t, s.kvm("kvm1").DeleteNetwork(t.Context(), foreignUUID))
-	s.expectReady(green)
+	s.expectWoken(green)
 }
 
 // TestHostThatCantBeLeft has a cluster on a host that isn't connected and doesn't belong to the cluster any more. That is

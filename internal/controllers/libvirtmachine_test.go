@@ -267,7 +267,7 @@ func TestMachineNeedsAnAddress(t *testing.T) {
 
 	s.delete(first)
 	s.expectGone(first)
-	s.expectReady(last)
+	s.expectWoken(last)
 	if got, want := internalIP(last), internalIP(first); got != want {
 		t.Errorf("It has %s and not %s, which was given back", got, want)
 	}
