@@ -121,7 +121,7 @@ func TestDomainOfOurMAC(t *testing.T) {
 	m := s.createMachine("green", "green-a", emulated, func(p *machineParts) { p.secret = nil })
 	s.expectCondition(m, infrav1.MachineBootstrapDataReadyCondition, metav1.ConditionFalse, infrav1.MachineBootstrapSecretNotFoundReason)
 	foreign := strings.Replace(strings.Replace(foreignDomain("foreign", foreignUUID), `type="test"`, `type="qemu"`, 1), "</os>",
-		fmt.Sprintf(`</os><devices><interface type="network"><mac address="%s"/><source network="%s"/></interface></devices>`,
+		fmt.Sprintf(`</os><devices><interface type="network"><mac address=%q/><source network=%q/></interface></devices>`,
 			network.MAC(uuidOf(m)), network.Name(s.namespace, "green")), 1)
 	must(t, s.kvm("kvm1").DefineDomain(t.Context(), foreign))
 	must(t, s.kvm("kvm1").StartDomain(t.Context(), foreignUUID))
