@@ -29,7 +29,8 @@ import (
 // most four: three calls and the ping that watches it.
 const callsInFlight = 3
 
-// keepAliveInterval and keepAliveCount make libvirt close a dead socket by itself, which frees calls stuck on it.
+// keepAliveInterval, in seconds, is how long a connection may be silent before libvirt asks whether it lives;
+// keepAliveCount is how many such questions may stay without an answer.
 const (
 	keepAliveInterval = 5
 	keepAliveCount    = 3
