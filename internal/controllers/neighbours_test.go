@@ -42,8 +42,8 @@ import (
 const (
 	// sickMachines are on the host that hangs, sickNewcomers are to be made there each time it does.
 	sickMachines, sickNewcomers = 30, 10
-	// wellMachines are made on its neighbour in each round of each of the two cases.
-	wellMachines = 10
+	// rounds of wellMachines each are made on its neighbour in each of the two cases.
+	rounds, wellMachines = 10, 10
 	// slowdown is how much longer a machine may take beside a host that hangs.
 	slowdown = 1.1
 )
@@ -53,7 +53,7 @@ func TestHungHostDoesNotSlowItsNeighbour(t *testing.T) {
 	s := newScene(t)
 	sick := newLab(t)
 	kvm := s.readyHost("sick", sick.URI())
-	s.compareNeighbours(kvm, 10, func() (goOn func()) {
+	s.compareNeighbours(kvm, func() (goOn func()) {
 		must(t, sick.SignalDaemon(syscall.SIGSTOP))
 		return func() { must(t, sick.SignalDaemon(syscall.SIGCONT)) }
 	})
@@ -66,7 +66,7 @@ func TestHungPoolDoesNotSlowANeighbour(t *testing.T) {
 	sick := newLab(t)
 	freeze := freezablePool(t, sick, "slow")
 	kvm := s.readyHost("sick", sick.URI(), func(h *infrav1.LibvirtHost) { h.Spec.Storage.DiskPool = "slow" })
-	s.compareNeighbours(kvm, 5, freeze)
+	s.compareNeighbours(kvm, freeze)
 }
 
 // freezablePool gives a host a pool of a filesystem of its own. What the returned function freezes, what that returns
@@ -102,10 +102,10 @@ func freezablePool(t *testing.T, lab *privatehost.Host, name string) (freeze fun
 	}
 }
 
-// compareNeighbours makes machines on a host beside one named sick, in rounds while that hangs and while it doesn't, and
+// compareNeighbours makes machines on a host beside one named sick, in turns while that hangs and while it doesn't, and
 // compares how long they take. The machines of the other are reconciled all the time, in both cases, so that a difference
 // comes from the host and not from the test.
-func (s *scene) compareNeighbours(sick *infrav1.LibvirtHost, rounds int, hang func() (goOn func())) {
+func (s *scene) compareNeighbours(sick *infrav1.LibvirtHost, hang func() (goOn func())) {
 	t := s.t
 	t.Helper()
 	s.readyHost("well", newLab(t).URI())
