@@ -58,11 +58,14 @@ type LibvirtMachineReconciler struct {
 	Imports          *task.Runner
 	Metrics          *Metrics
 	WatchFilterValue string
+	// Images is shared with the reconciler of the hosts, which removes those that nothing uses.
+	Images *images
+	// ImagePolicy says from where images may come and how large they may be.
+	ImagePolicy image.Policy
 
 	promises promises
 	claims   claims
 	restarts restarts
-	images   memo[imageKey, image.Info]
 	// outages are the images whose import failed because the host was out of reach.
 	outages memo[imageKey, struct{}]
 	pools   memo[poolKey, string]
@@ -102,6 +105,7 @@ func (r *LibvirtMachineReconciler) SetupWithManager(ctx context.Context, mgr ctr
 			predicates.ClusterPausedTransitionsOrInfrastructureProvisioned(mgr.GetScheme(), log)).
 		Watches(&infrav1.LibvirtCluster{}, handler.EnqueueRequestsFromMapFunc(r.clusterToWaiting), hostsChanged).
 		Watches(&infrav1.LibvirtMachine{}, handler.EnqueueRequestsFromMapFunc(r.clusterToWaiting), onlyDeletes).
+		Watches(&clusterv1.Machine{}, handler.EnqueueRequestsFromMapFunc(r.clusterToWaiting), onlyDeletes).
 		Watches(&infrav1.LibvirtHost{}, handler.EnqueueRequestsFromMapFunc(r.hostToUnplaced), roomChanged).
 		Watches(&ipamv1.IPAddressClaim{}, handler.EnqueueRequestForOwner(mgr.GetScheme(), mgr.GetRESTMapper(), &infrav1.LibvirtMachine{}, handler.OnlyControllerOwner())).
 		Watches(&infrav1.LibvirtHost{}, handler.EnqueueRequestsFromMapFunc(r.hostToPlaced), disconnected).
@@ -168,6 +172,8 @@ type machineScope struct {
 	image    image.Info
 	userData []byte
 	format   bootstrap.Format
+	// releaseImage ends the hold on the image, if there is one.
+	releaseImage func()
 }
 
 // Reconcile makes a machine, watches over it or removes it.
@@ -219,7 +225,8 @@ func (r *LibvirtMachineReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 		}
 	}()
 
-	scope := &machineScope{cluster: cluster, machine: machine, libvirtMachine: libvirtMachine}
+	scope := &machineScope{cluster: cluster, machine: machine, libvirtMachine: libvirtMachine, releaseImage: func() {}}
+	defer func() { scope.releaseImage() }()
 	scope.libvirtCluster, err = r.libvirtCluster(ctx, cluster)
 	if err != nil {
 		return ctrl.Result{}, err

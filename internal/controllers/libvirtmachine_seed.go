@@ -39,7 +39,7 @@ func renderSeed(s *machineScope, definition domain.Definition) ([]byte, error) {
 	seed := bootstrap.Seed{
 		UserData:      s.userData,
 		InstanceID:    s.uuid,
-		LocalHostname: s.machine.Name,
+		LocalHostname: hostname(s),
 		LocalIPv4:     s.libvirtMachine.Spec.Address,
 	}
 	if s.format == bootstrap.Ignition {

@@ -183,6 +183,6 @@ func (r *LibvirtMachineReconciler) setAddresses(s *machineScope) {
 		}
 	}
 	s.libvirtMachine.Status.Addresses = append(reported,
-		clusterv1.MachineAddress{Type: clusterv1.MachineHostName, Address: s.machine.Name},
-		clusterv1.MachineAddress{Type: clusterv1.MachineInternalDNS, Address: s.machine.Name})
+		clusterv1.MachineAddress{Type: clusterv1.MachineHostName, Address: hostname(s)},
+		clusterv1.MachineAddress{Type: clusterv1.MachineInternalDNS, Address: hostname(s)})
 }

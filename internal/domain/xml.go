@@ -37,6 +37,8 @@ type Definition struct {
 	RootPath, SeedPath string
 	// Ignition tells that the guest reads its bootstrap data by Ignition, and not by cloud-init.
 	Ignition bool
+	// Disks are the data disks.
+	Disks []Disk
 	// BackingPath and BackingFormat are those of the image under the root volume.
 	BackingPath, BackingFormat string
 	// NetworkName is the libvirt network of the cluster, or Bridge the host's bridge in its place. MAC is the address of
@@ -57,7 +59,7 @@ func Render(d Definition) (string, error) {
 		VCPU:     &libvirtxml.DomainVCPU{Placement: "static", Value: uint(d.Spec.VCPUs)},
 		CPU:      renderCPU(d.Spec.DomainType),
 		// An iothread of its own keeps the guest's processors out of disk I/O, which etcd waits for.
-		IOThreads: 1,
+		IOThreads: attach(d.Disks).ioThreads,
 		OS: &libvirtxml.DomainOS{
 			Type:        &libvirtxml.DomainOSType{Type: "hvm", Machine: "q35"},
 			BootDevices: []libvirtxml.DomainBootDevice{{Dev: "hd"}},
@@ -113,15 +115,18 @@ func renderCPU(domainType infrav1.DomainType) *libvirtxml.DomainCPU {
 }
 
 func renderDevices(d Definition) *libvirtxml.DomainDeviceList {
+	data := attach(d.Disks)
 	disks := []libvirtxml.DomainDisk{renderRootDisk(d)}
 	if !d.Ignition {
 		disks = append(disks, renderSeed(d))
 	}
 	return &libvirtxml.DomainDeviceList{
-		Disks: disks,
+		Disks: append(disks, data.disks...),
 		// Debian's cloud kernel has no driver for q35's own SATA, so the seed's CD-ROM hangs on virtio-scsi.
-		Controllers: []libvirtxml.DomainController{{Type: "scsi", Index: ptr.To[uint](0), Model: "virtio-scsi"}},
-		Interfaces:  renderInterfaces(d),
+		Controllers: append([]libvirtxml.DomainController{
+			{Type: "scsi", Index: ptr.To[uint](seedController), Model: "virtio-scsi"},
+		}, data.controllers...),
+		Interfaces: renderInterfaces(d),
 		RNGs: []libvirtxml.DomainRNG{{
 			Model:   "virtio",
 			Backend: &libvirtxml.DomainRNGBackend{Random: &libvirtxml.DomainRNGBackendRandom{Device: "/dev/urandom"}},
@@ -151,12 +156,8 @@ func renderDevices(d Definition) *libvirtxml.DomainDeviceList {
 }
 
 func renderRootDisk(d Definition) libvirtxml.DomainDisk {
-	driver := &libvirtxml.DomainDiskDriver{
-		Name: "qemu", Type: "qcow2", Cache: "none", IO: "native", Discard: "unmap", IOThread: ptr.To[uint](1),
-	}
-	if d.Spec.RootDisk.Cache == infrav1.DiskCacheUnsafe {
-		driver.Cache, driver.IO = "unsafe", "threads"
-	}
+	driver := diskDriver(d.Spec.RootDisk.Cache, d.Spec.RootDisk.Discard)
+	driver.IOThread = ptr.To[uint](sharedIOThread)
 	return libvirtxml.DomainDisk{
 		Device: "disk",
 		Driver: driver,
