@@ -40,7 +40,7 @@ var secrets = []struct {
 	{regexp.MustCompile(`[A-Za-z0-9+/_-]{48,}={0,2}`), "[data]"},
 }
 
-var escapeSequence = regexp.MustCompile(`\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-_])`)
+var escapeSequence = regexp.MustCompile(`\x1b(?:\[[0-?]*[\x20-\x2f]*[@-~]|[@-_])`)
 
 // scrub takes out of an output what is secret, and what isn't text. It rather takes too much.
 func scrub(output string) string {

@@ -69,9 +69,11 @@ func TestVendorData(t *testing.T) {
 		parts[1].Content != "#!/bin/sh\nmkdir /var/lib/cloud/instance/bootstrap-begun 2>/dev/null || exit 0\nmkdir -p /run/cluster-api && : >/run/cluster-api/bootstrap-begun\n" {
 		t.Errorf("got %+v", parts)
 	}
-	var config map[string]any
-	if err := yaml.Unmarshal([]byte(parts[0].Content), &config); err != nil || config["manual_cache_clean"] != true {
-		t.Errorf("the configuration is %v, %v", config, err)
+	var config struct {
+		ManualCacheClean bool `json:"manual_cache_clean"`
+	}
+	if err := yaml.Unmarshal([]byte(parts[0].Content), &config); err != nil || !config.ManualCacheClean {
+		t.Errorf("the configuration is %+v, %v", config, err)
 	}
 }
 
