@@ -127,7 +127,8 @@ func FuzzPlans(f *testing.F) {
 		if !plan.Prefix.Contains(plan.Nodes.First) || !plan.Prefix.Contains(plan.Nodes.Last) || plan.Nodes.Size() < 1 {
 			t.Errorf("Nodes get %s of %s", plan.Nodes, plan.Prefix)
 		}
-		guest := Guest{MAC: MAC(ourUUID), MTU: max(parsed.Network.MTU, 0), Address: plan.Nodes.First, Plan: plan}
+		address := plan.Nodes.First
+		guest := NodeInterface(MAC(ourUUID), max(parsed.Network.MTU, 0), address, plan)
 		var config struct {
 			Version   int
 			Ethernets map[string]struct {
@@ -135,16 +136,20 @@ func FuzzPlans(f *testing.F) {
 				Nameservers struct{ Addresses []string }
 			}
 		}
-		text := RenderGuestConfig(guest)
+		text := RenderGuestConfig([]GuestInterface{guest})
 		if err := yaml.Unmarshal(text, &config); err != nil {
 			t.Fatalf("It can't be read: %v\n%s", err, text)
 		}
 		cluster := config.Ethernets["cluster"]
-		if want := netip.PrefixFrom(guest.Address, plan.Prefix.Bits()).String(); len(config.Ethernets) != 1 || !slices.Equal(cluster.Addresses, []string{want}) {
+		if want := netip.PrefixFrom(address, plan.Prefix.Bits()).String(); len(config.Ethernets) != 1 || !slices.Equal(cluster.Addresses, []string{want}) {
 			t.Errorf("The guest is told\n%s", text)
 		}
-		if len(cluster.Nameservers.Addresses) != len(plan.Nameservers) {
-			t.Errorf("of the nameservers %v the guest is told\n%s", plan.Nameservers, text)
+		nameservers := plan.Nameservers
+		if !Existing(parsed.Network) {
+			nameservers = []netip.Addr{plan.Gateway} // of a managed network, which is the host
+		}
+		if len(cluster.Nameservers.Addresses) != len(nameservers) {
+			t.Errorf("of the nameservers %v the guest is told\n%s", nameservers, text)
 		}
 	})
 }
