@@ -30,7 +30,7 @@ E2E_FLAGS ?=
 
 # Which tests `make test-faults` and `make test-guests` run.
 FAULTS ?= .
-GUESTS ?= $(shell grep -l '^//go:build guests' -r internal --include=*_test.go | xargs sed -n 's/^func \(Test[^(]*\).*/^\1$$/p' | paste -sd '|')
+GUESTS ?= $(shell grep -l '^//go:build guests' -r internal --include=*_test.go | xargs grep -oh '^func Test[A-Za-z0-9]*' | cut -d ' ' -f 2 | paste -sd '|')
 
 # How long `make fuzz` runs each target, and which.
 FUZZTIME ?= 10m
