@@ -40,7 +40,7 @@ var secrets = []struct {
 	{regexp.MustCompile(`[A-Za-z0-9+/_-]{48,}={0,2}`), "[data]"},
 }
 
-var escapeSequence = regexp.MustCompile(`\x1b(?:\[[0-?]*[\x20-\x2f]*[@-~]|[@-_])`)
+var escapeSequence = regexp.MustCompile(`\x1b(?:\[[\x30-\x3f]*[\x20-\x2f]*[\x40-\x7e]|[\x40-\x5f])`)
 
 // scrub takes out of an output what is secret, and what isn't text. It rather takes too much.
 func scrub(output string) string {

@@ -1,3 +1,5 @@
+//go:build guests
+
 /*
 Copyright 2026 The cluster-api-provider-libvirt Authors.
 
@@ -27,11 +29,7 @@ import (
 	"time"
 
 	"github.com/vincent-petithory/dataurl"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/bootstrap"
@@ -50,10 +48,7 @@ func bootingGuest(t *testing.T, format bootstrap.Format, data string) (*scene, *
 	s := newScene(t)
 	s.readyHost("kvm1", lab.URI())
 	s.readyCluster("guest", "10.99.0.0/25")
-	libvirtMachine := s.readyMachine("guest", "guest-1", func(parts *machineParts) {
-		spec := &parts.libvirtMachine.Spec
-		spec.Image, spec.Memory, spec.DomainType = image, resource.MustParse("768Mi"), infrav1.DomainTypeQEMU
-		spec.RootDisk = infrav1.RootDisk{Size: resource.MustParse("3Gi"), Cache: infrav1.DiskCacheUnsafe}
+	libvirtMachine := s.readyMachine("guest", "guest-1", guestOf(image), func(parts *machineParts) {
 		parts.secret.Data["format"], parts.secret.Data["value"] = []byte(format), []byte(data)
 	})
 	return s, lab, libvirtMachine
@@ -96,19 +91,6 @@ func (s *scene) eventuallyBooted(libvirtMachine *infrav1.LibvirtMachine, status 
 		s.t.Fatalf("The bootstrap doesn't become %s=%s: %v", status, reason, err)
 	}
 	return found
-}
-
-// registerNode says that the Node of a machine has registered, as Cluster API would.
-func (s *scene) registerNode(name string) {
-	s.t.Helper()
-	changeStatus(s, s.machine(name), func(m *clusterv1.Machine) { m.Status.NodeRef = clusterv1.MachineNodeReference{Name: name} })
-}
-
-// holding lists the files of a host that have a text in them, less the disks that a guest writes.
-func holding(t *testing.T, lab *privatehost.Host, text string) string {
-	t.Helper()
-	return strings.TrimSpace(inside(t, lab, "grep -rlaF -D skip --exclude='*-root.qcow2' -e '"+text+
-		"' /etc/libvirt /var/lib/libvirt /var/log/libvirt /run/libvirt /var/cache/libvirt || test $? -le 2"))
 }
 
 // restartGuest has a guest shut down, which is then started anew by a new hypervisor.
@@ -198,27 +180,6 @@ func expectReserved(t *testing.T, kvm *host.Host, uuid, reserved string) {
 		return fmt.Errorf("it has %v and not %s, %w", addresses, reserved, errors.Join(err, errors.New("not that")))
 	}); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func expectNoCanary(t *testing.T, s *scene, lab *privatehost.Host, m *infrav1.LibvirtMachine) {
-	t.Helper()
-	if found := holding(t, lab, canary); found != "" {
-		t.Errorf("The secret is in %s", found)
-	}
-	for _, options := range []string{"", "--inactive", "--security-info"} {
-		if document := inside(t, lab, "virsh dumpxml "+options+" "+m.Status.Domain.Name); strings.Contains(document, canary) || strings.Contains(document, domain.SeedVolumeName(uuidOf(m))) && options == "--inactive" {
-			t.Errorf("The definition has traces of the bootstrap data:\n%s", document)
-		}
-	}
-	s.refresh(m)
-	var events corev1.EventList
-	must(t, api.List(t.Context(), &events, client.InNamespace(s.namespace)))
-	if text := fmt.Sprint(m, events); strings.Contains(text, canary) {
-		t.Errorf("The secret is in the API: %s", text)
-	}
-	if line := leaked.Load(); line != nil {
-		t.Errorf("The secret is in the log: %s", *line)
 	}
 }
 
