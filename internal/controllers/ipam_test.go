@@ -274,9 +274,9 @@ func TestNoAnswerFromAPool(t *testing.T) {
 	s.expectCondition(managed, infrav1.MachineDomainReadyCondition, metav1.ConditionFalse, infrav1.MachineInvalidInterfacesReason,
 		"spec.interfaces[nodes]: the managed network of the cluster has addresses of its own")
 
-	s.startIPAM(map[string]ipPool{"four": {addresses: []string{"127.0.0.1/8"}}})
+	s.startIPAM(map[string]ipPool{"four": {addresses: []string{"127.0.0.1/8", "127.0.0.2/8"}}})
 	s.expectCondition(waits, infrav1.MachineDomainReadyCondition, metav1.ConditionFalse, infrav1.MachineInvalidIPAddressReason,
-		"IPAddress waits.br9.0, from pool four, can't be used for IPAddressClaim waits.br9.0: 127.0.0.1 is not an address that a machine can have")
+		"IPAddress waits.br9.0, from pool four, can't be used for IPAddressClaim waits.br9.0: 127.0.0.", " is not an address that a machine can have")
 	for _, m := range []*infrav1.LibvirtMachine{waits, theirs, managed} {
 		s.expectNoTraces(green, "kvm1", uuidOf(m))
 		s.delete(m)
