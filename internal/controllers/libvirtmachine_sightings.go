@@ -182,7 +182,8 @@ func (r *LibvirtMachineReconciler) setAddresses(s *machineScope) {
 			reported = append(reported, clusterv1.MachineAddress{Type: clusterv1.MachineInternalIP, Address: ip})
 		}
 	}
-	s.libvirtMachine.Status.Addresses = append(reported,
+	reported = append(reported,
 		clusterv1.MachineAddress{Type: clusterv1.MachineHostName, Address: hostname(s)},
 		clusterv1.MachineAddress{Type: clusterv1.MachineInternalDNS, Address: hostname(s)})
+	s.libvirtMachine.Status.Addresses = reported
 }
