@@ -235,6 +235,16 @@ func newLab(t *testing.T, edits ...func(*privatehost.Options)) *privatehost.Host
 	return lab
 }
 
+// inside runs a shell command inside a private host.
+func inside(t *testing.T, lab *privatehost.Host, command string) string {
+	t.Helper()
+	output, err := lab.Inside(t.Context(), "sh", "-c", command).CombinedOutput()
+	if err != nil {
+		t.Fatalf("Running %q inside the host: %v: %s", command, err, output)
+	}
+	return string(output)
+}
+
 // emulated makes a machine that a real host can run without KVM.
 func emulated(p *machineParts) {
 	spec := &p.libvirtMachine.Spec

@@ -35,18 +35,7 @@ import (
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/domain"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
-	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
 )
-
-// inside runs a shell command inside a private host.
-func inside(t *testing.T, lab *privatehost.Host, command string) string {
-	t.Helper()
-	output, err := lab.Inside(t.Context(), "sh", "-c", command).CombinedOutput()
-	if err != nil {
-		t.Fatalf("Running %q inside the host: %v: %s", command, err, output)
-	}
-	return string(output)
-}
 
 // TestFullDisk has a machine wait for room in the disk pool.
 func TestFullDisk(t *testing.T) {

@@ -49,6 +49,11 @@ type survey struct {
 	at    time.Time
 	// pools are those of spec.storage, once they were found in order.
 	pools []host.StoragePool
+	// devices are those that the host offers in that generation of its spec, and foreignPages the bytes of huge pages, by
+	// page size, that others than LibvirtMachines have: nil when it wasn't asked yet.
+	devices      []infrav1.HostPCIDevice
+	generation   int64
+	foreignPages map[int64]int64
 }
 
 // get returns what a host said of itself, unless that is stale.
@@ -86,6 +91,7 @@ func reportFacts(libvirtHost *infrav1.LibvirtHost, facts host.Facts) {
 		Memory: quantity(facts.MemoryBytes),
 	}
 	status.DomainTypes = domain.Types(facts.DomainTypes)
+	status.NUMANodes = int32(facts.NUMANodes)
 }
 
 // reportAllocated writes to the status what domains and machines of the host may use.
@@ -99,6 +105,7 @@ func (r *LibvirtHostReconciler) reportAllocated(ctx context.Context, s *hostScop
 	status := &s.libvirtHost.Status
 	status.Allocated = infrav1.HostResources{CPUs: ptr.To(int32(used.vcpus)), Memory: quantity(used.memory)}
 	status.Machines = ptr.To(int32(len(machines.Items)))
+	reportHardware(status, s.survey, machines.Items, used)
 	if s.survey.pools != nil {
 		status.Storage = poolStatuses(s.survey.pools, diskPool(s.libvirtHost), used.disk)
 	}
@@ -120,19 +127,23 @@ func poolStatuses(pools []host.StoragePool, diskPool string, promised int64) []i
 	return statuses
 }
 
-// usage is what was promised of a host: memory and disk in bytes, and a number of virtual CPUs.
+// usage is what was promised of a host: memory, disk and huge pages (by page size) in bytes, and a number of virtual CPUs.
 type usage struct {
 	memory, vcpus, disk int64
+	hugePages           map[int64]int64
 }
 
 // promisedOn adds up what the domains of a host may use, with the machines that are on their way there and have no domain
 // yet. A domain that is shut off counts: it may be started at any time. Disks are promised to machines only, because
 // what others have in the pool is unknown.
 func promisedOn(domains []host.Domain, machines []infrav1.LibvirtMachine) usage {
-	var sum usage
+	sum := usage{hugePages: map[int64]int64{}}
+	pageSizes := pageSizesOf(machines)
 	defined := make(map[string]bool, len(domains))
 	for _, dom := range domains {
-		sum.memory += dom.MaxMemoryBytes
+		if pageSizes[dom.UUID] == 0 {
+			sum.memory += dom.MaxMemoryBytes
+		}
 		sum.vcpus += int64(dom.VCPUs)
 		defined[dom.UUID] = true
 	}
@@ -143,8 +154,12 @@ func promisedOn(domains []host.Domain, machines []infrav1.LibvirtMachine) usage 
 			continue
 		}
 		sum.disk += spec.RootDisk.Size.Value()
-		if !defined[uuid] {
+		if size := pageSizes[uuid]; size > 0 {
+			sum.hugePages[size] += spec.Memory.Value()
+		} else if !defined[uuid] {
 			sum.memory += spec.Memory.Value()
+		}
+		if !defined[uuid] {
 			sum.vcpus += int64(spec.VCPUs)
 		}
 	}
@@ -153,7 +168,12 @@ func promisedOn(domains []host.Domain, machines []infrav1.LibvirtMachine) usage 
 
 // reportedUsage is what a host reports to have promised.
 func reportedUsage(h *infrav1.LibvirtHost) usage {
-	used := usage{vcpus: int64(ptr.Deref(h.Status.Allocated.CPUs, 0)), memory: bytesOf(h.Status.Allocated.Memory)}
+	used := usage{
+		vcpus: int64(ptr.Deref(h.Status.Allocated.CPUs, 0)), memory: bytesOf(h.Status.Allocated.Memory), hugePages: map[int64]int64{},
+	}
+	for _, pages := range h.Status.HugePages {
+		used.hugePages[pages.PageSize.Value()] = bytesOf(pages.Allocated)
+	}
 	if pool := poolStatus(h, diskPool(h)); pool != nil {
 		used.disk = bytesOf(pool.Allocated)
 	}
@@ -167,12 +187,16 @@ func rooms(h *infrav1.LibvirtHost, used usage) []placement.Room {
 	if capacity.Memory == nil || capacity.CPUs == nil || pool == nil {
 		return nil
 	}
-	return []placement.Room{
-		{Resource: placement.Memory, Capacity: capacity.Memory.Value() - reservedMemory(h), Promised: used.memory},
+	pages, inStore := hugePageRooms(h, used)
+	return append([]placement.Room{
+		// What is kept in store as huge pages is no ordinary memory.
+		{Resource: placement.Memory, Capacity: capacity.Memory.Value() - reservedMemory(h) - inStore, Promised: used.memory},
 		{Resource: placement.VCPUs, Capacity: vcpusFor(h, *capacity.CPUs), Promised: used.vcpus},
 		{Resource: placement.DiskPromise, Capacity: bytesOf(pool.Capacity) - reservedStorage(h), Promised: used.disk},
 		{Resource: placement.DiskSpace, Capacity: bytesOf(pool.Available)},
-	}
+		{Resource: placement.HostCPUs, Capacity: int64(*capacity.CPUs)},
+		{Resource: placement.NUMANodes, Capacity: int64(h.Status.NUMANodes)},
+	}, pages...)
 }
 
 // poolStatus is what a host reports of a pool, nil when it hasn't.

@@ -90,7 +90,8 @@ func (r *LibvirtMachineReconciler) place(ctx context.Context, s *machineScope) e
 	if err != nil {
 		return err
 	}
-	chosen, err := placement.Pick(candidates, requestOf(s))
+	request := requestOf(s)
+	chosen, err := placement.Pick(candidates, request)
 	if err != nil {
 		return &waiting{reason: infrav1.MachineNoHostFitsReason, message: err.Error()}
 	}
@@ -100,12 +101,14 @@ func (r *LibvirtMachineReconciler) place(ctx context.Context, s *machineScope) e
 	}
 	written := s.libvirtMachine.DeepCopy()
 	written.Spec.HostName, written.Spec.ProviderID = chosen, domain.ProviderID(uuid)
+	written.Spec.PCIAddresses = assignDevices(candidates, chosen, request.Devices)
 	// The lock keeps a reconcile with an old copy from choosing a second time.
 	if err := r.Client.Patch(ctx, written, client.MergeFromWithOptions(s.libvirtMachine, client.MergeFromWithOptimisticLock{})); err != nil {
 		return fmt.Errorf("writing spec.hostName and spec.providerID: %w", err)
 	}
 	// The old resource version stays, or the patch at the end of the reconcile would ask for it.
 	s.libvirtMachine.Spec.HostName, s.libvirtMachine.Spec.ProviderID = written.Spec.HostName, written.Spec.ProviderID
+	s.libvirtMachine.Spec.PCIAddresses = written.Spec.PCIAddresses
 	r.promises.add(written)
 	ctrl.LoggerFrom(ctx).Info("Placed machine", "host", chosen, "domainUUID", uuid)
 	return nil
@@ -120,12 +123,13 @@ func requestOf(s *machineScope) placement.Request {
 		FailureDomain: s.machine.Spec.FailureDomain,
 		DomainType:    string(domainType(s.libvirtMachine)),
 		ControlPlane:  util.IsControlPlaneMachine(s.machine),
-		Needs: []placement.Need{
-			{Resource: placement.Memory, Amount: spec.Memory.Value()},
+		Needs: append([]placement.Need{
+			{Resource: memoryOf(spec), Amount: spec.Memory.Value()},
 			{Resource: placement.VCPUs, Amount: int64(spec.VCPUs)},
 			{Resource: placement.DiskPromise, Amount: disk},
 			{Resource: placement.DiskSpace, Amount: disk},
-		},
+		}, needsOfPlaces(spec)...),
+		Devices: deviceNeeds(spec.PCIDevices),
 	}
 }
 

@@ -96,6 +96,7 @@ func (r *LibvirtMachineReconciler) measure(ctx context.Context, s *machineScope,
 		return nil
 	}
 	candidate.Room = rooms(h, promisedOn(kvm.Domains(), machines))
+	candidate.Devices = offeredDevices(h, machines)
 	return nil
 }
 

@@ -64,6 +64,7 @@ func reportMachine(s *machineScope) {
 	default:
 		status.Domain = infrav1.DomainStatus{}
 	}
+	reportPast(s.libvirtMachine)
 	setReady(s.libvirtMachine, infrav1.ReadyReason, infrav1.MachinePlacedCondition, infrav1.MachineImageReadyCondition,
 		infrav1.MachineBootstrapDataReadyCondition, infrav1.MachineDomainReadyCondition)
 }

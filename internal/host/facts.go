@@ -39,6 +39,10 @@ type Facts struct {
 	MemoryBytes int64
 	// DomainTypes are the kinds of domain that the host offers for its own architecture: kvm, qemu, test.
 	DomainTypes []string
+	// NUMANodes is the number of NUMA nodes.
+	NUMANodes int
+	// HugePages are those that the host keeps in store.
+	HugePages []HugePages
 }
 
 // Facts asks the host about itself: a handful of calls.
@@ -87,7 +91,11 @@ func (h *Host) facts(ctx context.Context) (Facts, error) {
 	if err != nil {
 		return Facts{}, err
 	}
-	types, err := domainTypes(capabilities, node.Model)
+	var caps libvirtxml.Caps
+	if err := caps.Unmarshal(capabilities); err != nil {
+		return Facts{}, fmt.Errorf("parsing the host's capabilities: %w", err)
+	}
+	pages, err := s.hugePages(ctx, caps.Host.NUMA)
 	if err != nil {
 		return Facts{}, err
 	}
@@ -99,7 +107,9 @@ func (h *Host) facts(ctx context.Context) (Facts, error) {
 		CPUs:              int(node.Cpus),
 		// Not what nodeGetInfo says: that was seen to be less than what is there.
 		MemoryBytes: int64(memory.Total) << 10,
-		DomainTypes: types,
+		DomainTypes: domainTypes(&caps, node.Model),
+		NUMANodes:   numaNodes(caps.Host.NUMA),
+		HugePages:   pages,
 	}, nil
 }
 
@@ -116,11 +126,7 @@ var architectures = map[string]string{
 }
 
 // domainTypes finds the kinds of domain that a host offers for fully virtualised guests of its own architecture.
-func domainTypes(capabilities, arch string) ([]string, error) {
-	var caps libvirtxml.Caps
-	if err := caps.Unmarshal(capabilities); err != nil {
-		return nil, fmt.Errorf("parsing the host's capabilities: %w", err)
-	}
+func domainTypes(caps *libvirtxml.Caps, arch string) []string {
 	var own, every []string
 	for _, guest := range caps.Guests {
 		if guest.OSType != "hvm" {
@@ -137,7 +143,7 @@ func domainTypes(capabilities, arch string) ([]string, error) {
 		own = every // the test driver says it is an x86_64 that runs i686
 	}
 	slices.Sort(own)
-	return slices.Compact(own), nil
+	return slices.Compact(own)
 }
 
 // architecture translates libvirt's name.

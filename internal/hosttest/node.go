@@ -60,9 +60,11 @@ func (n *Node) render() ([]byte, error) {
 		CPU     cpu      `xml:"cpu"`
 		Memory  uint64   `xml:"memory"`
 		Pools   []*pool  `xml:"pool"`
+		Devices []libvirtxml.NodeDevice
 	}{
-		CPU:    cpu{MHz: 2000, Model: "x86_64", Active: n.cpus, Nodes: 1, Sockets: 1, Cores: n.cpus, Threads: 1},
-		Memory: n.memoryKiB,
-		Pools:  n.pools,
+		CPU:     cpu{MHz: 2000, Model: "x86_64", Active: n.cpus, Nodes: 1, Sockets: 1, Cores: n.cpus, Threads: 1},
+		Memory:  n.memoryKiB,
+		Pools:   n.pools,
+		Devices: n.devices,
 	}, "", "  ")
 }

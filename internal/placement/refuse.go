@@ -49,7 +49,8 @@ func refuse(candidate *Candidate, request *Request) []string {
 			reasons = append(reasons, lack(room, need))
 		}
 	}
-	return reasons
+	_, lacking := Assign(candidate.Devices, request.Devices)
+	return append(reasons, lacking...)
 }
 
 // ruledOut tells whether the machine asks for other hosts than this one, whatever it has.
