@@ -157,10 +157,24 @@ type CPUTopology struct {
 
 // HugePages has a machine's memory come from huge pages that its host keeps in store.
 type HugePages struct {
-	// pageSize is the size of the pages, for example 2Mi or 1Gi. Hosts without enough pages of that size aren't chosen.
+	// pageSize is the size of the pages: 2Mi or 1Gi on x86. Hosts without enough pages of that size aren't chosen.
 	// +required
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('64Ki')) >= 0 && quantity(string(self)).compareTo(quantity('16Gi')) <= 0",message="pageSize must be a size of huge pages that hosts have: 2Mi or 1Gi on x86"
-	PageSize resource.Quantity `json:"pageSize,omitempty,omitzero"`
+	// +kubebuilder:validation:MinLength=3
+	// +kubebuilder:validation:MaxLength=5
+	// +kubebuilder:validation:XValidation:rule="self in ['64Ki', '2Mi', '32Mi', '512Mi', '1Gi', '16Gi']",message="must be a size of huge pages, 2Mi or 1Gi on x86"
+	PageSize string `json:"pageSize,omitempty"`
+}
+
+// PageBytes is the size of the pages in bytes. Zero when the memory doesn't come from huge pages.
+func (h HugePages) PageBytes() int64 {
+	if h.PageSize == "" {
+		return 0
+	}
+	size, err := resource.ParseQuantity(h.PageSize)
+	if err != nil {
+		return 0 // the schema has a list of sizes
+	}
+	return size.Value()
 }
 
 // CPUPinning ties a machine to logical CPUs of its host. Nothing keeps other domains off those CPUs, and the machines of
@@ -172,7 +186,7 @@ type CPUPinning struct {
 	// +listType=map
 	// +listMapKey=vcpu
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=512
+	// +kubebuilder:validation:MaxItems=128
 	VCPUs []VCPUPin `json:"vcpus,omitempty"`
 
 	// emulator is the CPUs of the host that everything else of the machine's hypervisor runs on, for example "0-1".

@@ -152,8 +152,8 @@ func reportHardware(status *infrav1.LibvirtHostStatus, known survey, machines []
 func pageSizesOf(machines []infrav1.LibvirtMachine) map[string]int64 {
 	sizes := map[string]int64{}
 	for i := range machines {
-		if size := machines[i].Spec.HugePages.PageSize; !size.IsZero() {
-			sizes[domain.UUID(machines[i].Spec.ProviderID)] = size.Value()
+		if size := machines[i].Spec.HugePages.PageBytes(); size > 0 {
+			sizes[domain.UUID(machines[i].Spec.ProviderID)] = size
 		}
 	}
 	return sizes

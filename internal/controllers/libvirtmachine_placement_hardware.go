@@ -29,10 +29,10 @@ import (
 
 // memoryOf is the resource that a machine's memory comes from.
 func memoryOf(spec *infrav1.LibvirtMachineSpec) placement.Resource {
-	if spec.HugePages.PageSize.IsZero() {
-		return placement.Memory
+	if size := spec.HugePages.PageBytes(); size > 0 {
+		return placement.HugePages(size)
 	}
-	return placement.HugePages(spec.HugePages.PageSize.Value())
+	return placement.Memory
 }
 
 // needsOfPlaces are the CPUs and the NUMA nodes that a machine is tied to, which its host must have.

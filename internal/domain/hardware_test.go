@@ -49,7 +49,7 @@ func TestRenderHardware(t *testing.T) {
 		"cpu-host-model.xml": func(s *infrav1.LibvirtMachineSpec) { s.CPU.Mode = infrav1.CPUModeHostModel },
 		"memory-and-pinning.xml": func(s *infrav1.LibvirtMachineSpec) {
 			s.VCPUs, s.Memory = 2, resource.MustParse("4Gi")
-			s.HugePages.PageSize = resource.MustParse("1Gi")
+			s.HugePages.PageSize = "1Gi"
 			s.CPUPinning = infrav1.CPUPinning{
 				VCPUs:    []infrav1.VCPUPin{{VCPU: ptr.To[int32](0), HostCPUs: "2"}, {VCPU: ptr.To[int32](1), HostCPUs: "3,5-6"}},
 				Emulator: "0-1",

@@ -27,11 +27,11 @@ import (
 
 // renderMemoryBacking has the memory come from huge pages. Nil when it doesn't.
 func renderMemoryBacking(pages infrav1.HugePages) *libvirtxml.DomainMemoryBacking {
-	if pages.PageSize.IsZero() {
+	if pages.PageBytes() == 0 {
 		return nil
 	}
 	return &libvirtxml.DomainMemoryBacking{MemoryHugePages: &libvirtxml.DomainMemoryHugepages{
-		Hugepages: []libvirtxml.DomainMemoryHugepage{{Size: uint(pages.PageSize.Value() >> 10), Unit: "KiB"}},
+		Hugepages: []libvirtxml.DomainMemoryHugepage{{Size: uint(pages.PageBytes() >> 10), Unit: "KiB"}},
 	}}
 }
 
