@@ -24,7 +24,7 @@ const DefaultShutdownTimeoutSeconds = 60
 // Shutdown is how a machine is stopped when it is deleted.
 // +kubebuilder:validation:XValidation:rule="!has(self.timeoutSeconds) || self.mode == 'Graceful'",message="timeoutSeconds goes with mode Graceful only: remove it, or set mode to Graceful"
 type Shutdown struct {
-	// mode is Off (the plug is pulled, which loses what the guest hasn't written to its disks) or Graceful (the guest is
+	// mode is PowerOff (the plug is pulled, which loses what the guest hasn't written to its disks) or Graceful (the guest is
 	// asked to shut down first, by its power button, and the plug is pulled after timeoutSeconds).
 	// +required
 	Mode ShutdownMode `json:"mode,omitempty"`
@@ -37,12 +37,12 @@ type Shutdown struct {
 }
 
 // ShutdownMode is how a domain is stopped.
-// +kubebuilder:validation:Enum=Off;Graceful
+// +kubebuilder:validation:Enum=PowerOff;Graceful
 type ShutdownMode string
 
 const (
-	// ShutdownOff pulls the plug.
-	ShutdownOff ShutdownMode = "Off"
+	// ShutdownPowerOff pulls the plug.
+	ShutdownPowerOff ShutdownMode = "PowerOff"
 
 	// ShutdownGraceful asks the guest to shut down and pulls the plug when it takes too long.
 	ShutdownGraceful ShutdownMode = "Graceful"

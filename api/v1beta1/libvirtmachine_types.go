@@ -35,6 +35,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.cpu) || !has(self.cpu.mode) || self.cpu.mode != 'HostPassthrough' || !has(self.domainType) || self.domainType != 'QEMU'",message="cpu.mode HostPassthrough needs domainType KVM: choose Maximum with QEMU"
 // +kubebuilder:validation:XValidation:rule="!has(self.hugePages) || quantity(string(self.memory)).asInteger() % quantity(self.hugePages.pageSize).asInteger() == 0",message="memory must be a multiple of hugePages.pageSize"
 // +kubebuilder:validation:XValidation:rule="!has(self.cpuPinning) || !has(self.cpuPinning.vcpus) || self.cpuPinning.vcpus.all(p, p.vcpu < self.vcpus)",message="cpuPinning.vcpus names a vcpu that the machine doesn't have: they are numbered from 0 to vcpus - 1"
+// +kubebuilder:validation:XValidation:rule="!has(self.pciAddresses) || has(self.providerID)",message="pciAddresses is written by the provider together with providerID: ask for devices in pciDevices"
 type LibvirtMachineSpec struct {
 	// providerID identifies the domain: libvirt:/// and its UUID. Set by the provider before anything is written to a
 	// host, and kept from then on.

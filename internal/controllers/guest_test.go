@@ -30,10 +30,12 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hosttest"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
 )
 
 // bootPatience is how long an emulated guest may take to boot beside the other tests.
@@ -78,11 +80,7 @@ func TestGuestBoots(t *testing.T) {
 	s := newScene(t)
 	s.readyHost("kvm1", lab.URI())
 	s.readyCluster("guest", "10.99.0.0/25")
-	libvirtMachine := s.createMachine("guest", "guest-1", func(parts *machineParts) {
-		parts.libvirtMachine.Spec.Image = image
-		parts.libvirtMachine.Spec.Memory = resource.MustParse("768Mi")
-		parts.libvirtMachine.Spec.RootDisk = infrav1.RootDisk{Size: resource.MustParse("3Gi"), Cache: infrav1.DiskCacheUnsafe}
-		parts.libvirtMachine.Spec.DomainType = infrav1.DomainTypeQEMU
+	libvirtMachine := s.createMachine("guest", "guest-1", guest(image), func(parts *machineParts) {
 		parts.secret.Data["value"] = []byte("## template: jinja\n#cloud-config\nruncmd:\n" +
 			"- echo bootstrapped $(hostname) as {{ ds.meta_data.instance_id }} at {{ ds.meta_data.local_ipv4 }} >/dev/console\n")
 	})
@@ -107,11 +105,27 @@ func TestGuestBoots(t *testing.T) {
 	}
 	t.Logf("The guest answered with its reserved address after %s", time.Since(began).Round(time.Second))
 
-	want := "bootstrapped guest-1 as " + uuid + " at " + reserved
-	console := lab.Path("/var/log/libvirt/qemu/" + libvirtMachine.Status.Domain.Name + "-console.log")
+	expectOnConsole(t, lab, libvirtMachine.Status.Domain.Name, "bootstrapped guest-1 as "+uuid+" at "+reserved)
+	t.Logf("The bootstrap data ran within %s", time.Since(began).Round(time.Second))
+}
+
+// guest makes a machine that boots an image under emulation.
+func guest(image infrav1.Image) func(*machineParts) {
+	return func(parts *machineParts) {
+		parts.libvirtMachine.Spec.Image = image
+		parts.libvirtMachine.Spec.Memory = resource.MustParse("768Mi")
+		parts.libvirtMachine.Spec.RootDisk = infrav1.RootDisk{Size: resource.MustParse("3Gi"), Cache: infrav1.DiskCacheUnsafe}
+		parts.libvirtMachine.Spec.DomainType = infrav1.DomainTypeQEMU
+	}
+}
+
+// expectOnConsole waits until the log of a domain's console has a text.
+func expectOnConsole(t *testing.T, lab *privatehost.Host, domainName, want string) {
+	t.Helper()
+	var written []byte
 	if err := within(bootPatience, func() error {
-		written, err := os.ReadFile(console)
-		if err != nil {
+		var err error
+		if written, err = os.ReadFile(lab.Path("/var/log/libvirt/qemu/" + domainName + "-console.log")); err != nil {
 			return err
 		}
 		if !strings.Contains(string(written), want) {
@@ -119,7 +133,37 @@ func TestGuestBoots(t *testing.T) {
 		}
 		return nil
 	}); err != nil {
-		t.Fatalf("The bootstrap data didn't run: %v", err)
+		t.Fatalf("%v; it ends with\n%s", err, written[max(0, len(written)-3000):])
 	}
+}
+
+// TestGuestBootsBySecureBoot has a guest start by signed programs only. It finds its TPM, and it shuts down by itself when
+// its machine is deleted.
+func TestGuestBootsBySecureBoot(t *testing.T) {
+	t.Parallel()
+	image := serve(t, guestImage(t))
+	lab := hosttest.Libvirtd(t)
+	s := newScene(t)
+	s.readyHost("kvm1", lab.URI())
+	green := s.readyCluster("guest", "10.99.0.0/25")
+	m := s.createMachine("guest", "guest-1", guest(image), gracefully(600), func(parts *machineParts) {
+		parts.libvirtMachine.Spec.Firmware = infrav1.FirmwareSecureBoot
+		parts.libvirtMachine.Spec.TPM.Type = infrav1.TPMTypeEmulated
+		parts.secret.Data["value"] = []byte("#cloud-config\nruncmd:\n" +
+			"- mountpoint -q /sys/firmware/efi/efivars || mount -t efivarfs efivarfs /sys/firmware/efi/efivars\n" +
+			"- echo secure boot $(od -An -t u1 -j 4 -N 1 /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c), " +
+			"TPM $(cat /sys/class/tpm/tpm0/tpm_version_major) >/dev/console\n")
+	})
+	s.expectReady(m)
+	began, uuid, console := time.Now(), uuidOf(m), m.Status.Domain.Name
+	expectOnConsole(t, lab, console, "secure boot 1, TPM 2")
 	t.Logf("The bootstrap data ran within %s", time.Since(began).Round(time.Second))
+
+	asked := time.Now()
+	s.delete(m)
+	s.expectCondition(m, infrav1.DeletingCondition, metav1.ConditionTrue, infrav1.MachineShuttingDownReason, "the guest was asked to shut down")
+	expectOnConsole(t, lab, console, "reboot: Power down")
+	t.Logf("The guest shut down within %s", time.Since(asked).Round(time.Second))
+	s.expectGone(m)
+	s.expectNoTraces(green, "kvm1", uuid)
 }

@@ -50,7 +50,8 @@ var roomChanged = predicate.Funcs{
 		after, ok2 := e.ObjectNew.(*infrav1.LibvirtHost)
 		return ok && ok2 && (before.Generation != after.Generation ||
 			conditions.IsTrue(before, infrav1.ReadyCondition) != conditions.IsTrue(after, infrav1.ReadyCondition) ||
-			!maps.Equal(before.Labels, after.Labels) || moreRoom(before, after))
+			!maps.Equal(before.Labels, after.Labels) || moreRoom(before, after) ||
+			!slices.Equal(before.Status.PCIDevices, after.Status.PCIDevices))
 	},
 }
 

@@ -23,6 +23,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ import (
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/cluster-api/util/conditions"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hosttest"
@@ -77,6 +79,18 @@ func runClusterAPI(s *scene) {
 	})
 }
 
+// documentedHealthCheck is the MachineHealthCheck of docs/how-to/remediation.md.
+func documentedHealthCheck(t *testing.T) *clusterv1.MachineHealthCheck {
+	t.Helper()
+	_, rest, _ := strings.Cut(string(file(t, "../../docs/how-to/remediation.md")), "```yaml\n")
+	manifest, _, found := strings.Cut(rest, "```")
+	check := &clusterv1.MachineHealthCheck{}
+	if err := yaml.UnmarshalStrict([]byte(manifest), check); err != nil || !found || check.Kind != "MachineHealthCheck" {
+		t.Fatalf("The manifest in the documentation is %v:\n%s", err, manifest)
+	}
+	return check
+}
+
 // freePort is a port on which nobody listens now.
 func freePort(t *testing.T) string {
 	t.Helper()
@@ -88,8 +102,8 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// TestMissingDomainIsRemediated has somebody remove the domain of a machine. Cluster API's own controllers, with a
-// MachineHealthCheck as in docs/how-to/remediation.md, replace the machine.
+// TestMissingDomainIsRemediated has somebody remove the domain of a machine. Cluster API's own controllers, with the
+// MachineHealthCheck of docs/how-to/remediation.md, replace the machine.
 func TestMissingDomainIsRemediated(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -117,18 +131,15 @@ func TestMissingDomainIsRemediated(t *testing.T) {
 			Template: clusterv1.MachineTemplateSpec{ObjectMeta: clusterv1.ObjectMeta{Labels: labels}, Spec: parts.machine.Spec},
 		},
 	})
-	s.create(&clusterv1.MachineHealthCheck{
-		ObjectMeta: s.meta("green", "green"),
-		Spec: clusterv1.MachineHealthCheckSpec{
-			ClusterName: "green",
-			Selector:    metav1.LabelSelector{MatchLabels: map[string]string{"set": "green"}},
-			Checks: clusterv1.MachineHealthCheckChecks{
-				UnhealthyMachineConditions: []clusterv1.UnhealthyMachineCondition{{
-					Type: clusterv1.MachineInfrastructureReadyCondition, Status: metav1.ConditionFalse, TimeoutSeconds: ptr.To[int32](15),
-				}},
-			},
-		},
-	})
+	check := documentedHealthCheck(t)
+	check.ObjectMeta = s.meta("green", "green")
+	check.Spec.ClusterName, check.Spec.Selector.MatchLabels[clusterv1.ClusterNameLabel] = "green", "green"
+	// One of one is more than the share of the machines that it takes for a mishap.
+	check.Spec.Remediation = clusterv1.MachineHealthCheckRemediation{}
+	for i := range check.Spec.Checks.UnhealthyMachineConditions {
+		check.Spec.Checks.UnhealthyMachineConditions[i].TimeoutSeconds = ptr.To[int32](15)
+	}
+	s.create(check)
 	only := func() (*infrav1.LibvirtMachine, *clusterv1.Machine, error) {
 		var list infrav1.LibvirtMachineList
 		if err := api.List(t.Context(), &list, client.InNamespace(s.namespace)); err != nil {

@@ -75,7 +75,7 @@ func (h *Host) PCIDevices(ctx context.Context) ([]PCIDevice, error) {
 	return devices, nil
 }
 
-// parsePCIDevice reads a device's XML. False when it is no PCI device.
+// parsePCIDevice reads a device's XML. False when it is no PCI device that a guest can have.
 func parsePCIDevice(document string) (PCIDevice, bool, error) {
 	var parsed libvirtxml.NodeDevice
 	if err := parsed.Unmarshal(document); err != nil {
@@ -84,6 +84,9 @@ func parsePCIDevice(document string) (PCIDevice, bool, error) {
 	pci := parsed.Capability.PCI
 	if pci == nil || pci.Domain == nil || pci.Bus == nil || pci.Slot == nil || pci.Function == nil {
 		return PCIDevice{}, false, nil
+	}
+	if *pci.Domain > 0xffff {
+		return PCIDevice{}, false, nil // behind a controller of its own (VMD), which a guest can't have it without
 	}
 	return PCIDevice{
 		Address: fmt.Sprintf("%04x:%02x:%02x.%x", *pci.Domain, *pci.Bus, *pci.Slot, *pci.Function),

@@ -82,7 +82,7 @@ func TestHardwareCreate(t *testing.T) {
 			want: []string{"spec.pciDevices[0]: Invalid value: count goes with vendor and device only: list each address by itself"},
 		},
 		{
-			name: "time for a pulled plug", edits: []edit{set("spec.shutdown", "{mode: Off, timeoutSeconds: 60}")},
+			name: "time for a pulled plug", edits: []edit{set("spec.shutdown", "{mode: PowerOff, timeoutSeconds: 60}")},
 			want: []string{"spec.shutdown: Invalid value: timeoutSeconds goes with mode Graceful only: remove it, or set mode to Graceful"},
 		},
 	} {
@@ -90,8 +90,10 @@ func TestHardwareCreate(t *testing.T) {
 			check(t, api.Create(t.Context(), machine(t, tt.edits...)), tt.want...)
 		})
 	}
+	check(t, api.Create(t.Context(), machine(t, set("spec.pciAddresses", `["0000:65:00.0"]`))),
+		"spec: Invalid value: pciAddresses is written by the provider together with providerID: ask for devices in pciDevices")
 	check(t, api.Create(t.Context(), machineTemplate(t, set("spec.template.spec.pciAddresses", `["0000:65:00.0"]`))),
-		"spec.template.spec.pciAddresses: Forbidden: are the devices of one machine: remove it from the template, and ask for devices in pciDevices")
+		"spec.template.spec: Invalid value: pciAddresses is written by the provider together with providerID: ask for devices in pciDevices")
 	check(t, api.Create(t.Context(), host(t, set("spec.pciDevices", `[{address: "0000:65:00.0"}, {vendor: 10de, device: 20b5}]`))))
 	check(t, api.Create(t.Context(), host(t, set("spec.pciDevices", `[{device: 20b5}]`))),
 		"spec.pciDevices[0]: Invalid value: set either address, or vendor and device")
@@ -103,6 +105,7 @@ func TestHardwareUpdate(t *testing.T) {
 		devices = "<nil>: Invalid value: spec.pciAddresses can't be changed or removed once it is set, because those devices are the machine's: delete the Machine to have it made anew"
 	)
 	uefi, given := set("spec.firmware", "UEFI"), set("spec.pciAddresses", `["0000:65:00.0"]`)
+	placed := set("spec.providerID", providerID)
 	for _, tt := range []struct {
 		name          string
 		before, after []edit
@@ -117,9 +120,9 @@ func TestHardwareUpdate(t *testing.T) {
 		{name: "pinning", after: []edit{set("spec.cpuPinning", "{emulator: 0-1}")}, want: []string{fixed}},
 		{name: "devices", after: []edit{set("spec.pciDevices", `[{vendor: 10de, device: 20b5}]`)}, want: []string{fixed}},
 		{name: "a restart policy", after: []edit{set("spec.restartPolicy", "Never")}, want: []string{fixed}},
-		{name: "the devices that it got, once", after: []edit{given}},
-		{name: "other devices", before: []edit{given}, after: []edit{set("spec.pciAddresses", `["0000:66:00.0"]`)}, want: []string{devices}},
-		{name: "no devices any more", before: []edit{given}, after: []edit{unset("spec.pciAddresses")}, want: []string{devices}},
+		{name: "the devices that it got, once", after: []edit{placed, given}},
+		{name: "other devices", before: []edit{placed, given}, after: []edit{set("spec.pciAddresses", `["0000:66:00.0"]`)}, want: []string{devices}},
+		{name: "no devices any more", before: []edit{placed, given}, after: []edit{unset("spec.pciAddresses")}, want: []string{devices}},
 		// How a machine is stopped matters in the end only.
 		{name: "how it is stopped", after: []edit{set("spec.shutdown", "{mode: Graceful}")}},
 	} {

@@ -78,9 +78,5 @@ func validateMachineTemplate(template *infrav1.LibvirtMachineTemplate) field.Err
 		found = append(found, field.Forbidden(path.Child("spec", "address"),
 			"is the address of one machine: remove it from the template"))
 	}
-	if len(template.Spec.Template.Spec.PCIAddresses) > 0 {
-		found = append(found, field.Forbidden(path.Child("spec", "pciAddresses"),
-			"are the devices of one machine: remove it from the template, and ask for devices in pciDevices"))
-	}
 	return found
 }
