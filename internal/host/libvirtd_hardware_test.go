@@ -30,8 +30,8 @@ import (
 )
 
 // TestLibvirtdDefinesHardware has a real daemon define every domain that the tests of internal/domain compare with. It
-// checks them against its schemas and the capabilities of QEMU, whether the hardware is there or not. Started they aren't:
-// that would take devices away from this machine.
+// checks them against what QEMU can do, whether the hardware is there or not. Started they aren't: that would take devices
+// away from this machine.
 func TestLibvirtdDefinesHardware(t *testing.T) {
 	_, h, _ := connect(t, socketURI(hosttest.Libvirtd(t)))
 	ctx := testContext(t)
