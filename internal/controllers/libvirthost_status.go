@@ -83,6 +83,7 @@ func (s *surveys) forget(key string) {
 func reportFacts(libvirtHost *infrav1.LibvirtHost, facts host.Facts) {
 	status := &libvirtHost.Status
 	status.Hostname = facts.Hostname
+	status.HostUUID = facts.UUID
 	status.LibvirtVersion = facts.LibvirtVersion
 	status.HypervisorVersion = facts.HypervisorVersion
 	status.Architecture = facts.Architecture
@@ -134,18 +135,18 @@ type usage struct {
 }
 
 // promisedOn adds up what the domains of a host may use, with the machines that are on their way there and have no domain
-// yet. A domain that is shut off counts: it may be started at any time. Disks are promised to machines only, because
-// what others have in the pool is unknown.
+// yet, or one whose size isn't known yet. A domain that is shut off counts: it may be started at any time. Disks are
+// promised to machines only, because what others have in the pool is unknown.
 func promisedOn(domains []host.Domain, machines []infrav1.LibvirtMachine) usage {
 	sum := usage{hugePages: map[int64]int64{}}
 	pageSizes := pageSizesOf(machines)
-	defined := make(map[string]bool, len(domains))
+	defined := make(map[string]host.Domain, len(domains))
 	for _, dom := range domains {
 		if pageSizes[dom.UUID] == 0 {
 			sum.memory += dom.MaxMemoryBytes
 		}
 		sum.vcpus += int64(dom.VCPUs)
-		defined[dom.UUID] = true
+		defined[dom.UUID] = dom
 	}
 	for i := range machines {
 		spec := &machines[i].Spec
@@ -156,12 +157,10 @@ func promisedOn(domains []host.Domain, machines []infrav1.LibvirtMachine) usage 
 		sum.disk += spec.RootDisk.Size.Value()
 		if size := pageSizes[uuid]; size > 0 {
 			sum.hugePages[size] += spec.Memory.Value()
-		} else if !defined[uuid] {
-			sum.memory += spec.Memory.Value()
+		} else {
+			sum.memory += max(0, spec.Memory.Value()-defined[uuid].MaxMemoryBytes)
 		}
-		if !defined[uuid] {
-			sum.vcpus += int64(spec.VCPUs)
-		}
+		sum.vcpus += max(0, int64(spec.VCPUs)-int64(defined[uuid].VCPUs))
 	}
 	return sum
 }
