@@ -190,6 +190,14 @@ const (
 	// MachineNoHostFitsReason says that no host can take the machine: the message has the reason of each.
 	MachineNoHostFitsReason = "NoHostFits"
 
+	// MachineWaitingForSlotReason says that the machine waits for a slot with retained disks: until the machine that
+	// holds it is gone, or until the host that has the disks can take it. The message names both.
+	MachineWaitingForSlotReason = "WaitingForSlot"
+
+	// MachineSlotConflictReason says that another machine has the same slot with retained disks: delete one of the two
+	// Machines.
+	MachineSlotConflictReason = "SlotConflict"
+
 	// MachineHostNotFoundReason says that the LibvirtHost of spec.hostName doesn't exist: create it again, or delete
 	// the Machine once you are sure that the host is gone for good.
 	MachineHostNotFoundReason = "HostNotFound"

@@ -302,15 +302,19 @@ func (r *LibvirtHostReconciler) credentials(ctx context.Context, libvirtHost *in
 // reconcileStorage makes sure that the storage pools are there and active. Only the seed pool is ours to make.
 func (r *LibvirtHostReconciler) reconcileStorage(ctx context.Context, s *hostScope) error {
 	h := s.libvirtHost
-	if seedPool(h) == imagePool(h) || seedPool(h) == diskPool(h) {
+	if seedPool(h) == imagePool(h) || slices.Contains(diskPools(h), seedPool(h)) {
 		return &waiting{reason: infrav1.HostStoragePoolConflictReason, message: fmt.Sprintf(
 			"spec.storage.seedPool %s is also an image or disk pool: name another one, it is created by itself", seedPool(h))}
 	}
-	if s.survey.pools != nil {
+	if s.survey.covers(append(diskPools(h), imagePool(h), seedPool(h))) {
 		return nil
 	}
 	var pools []host.StoragePool
-	for _, pool := range []struct{ field, name string }{{"imagePool", imagePool(h)}, {"diskPool", diskPool(h)}} {
+	wanted := []struct{ field, name string }{{"imagePool", imagePool(h)}, {"diskPool", diskPool(h)}}
+	for _, name := range extraDiskPools(h) {
+		wanted = append(wanted, struct{ field, name string }{"extraDiskPools", name})
+	}
+	for _, pool := range wanted {
 		if slices.ContainsFunc(pools, func(p host.StoragePool) bool { return p.Name == pool.name }) {
 			continue
 		}
@@ -341,6 +345,9 @@ func (r *LibvirtHostReconciler) reconcileStorage(ctx context.Context, s *hostSco
 		return fmt.Errorf("looking up storage pool %s of spec.storage.seedPool: %w", seedPool(h), err)
 	}
 	pools = append(pools, seeds)
+	if s.survey.retained, err = r.lookForRetained(ctx, s); err != nil {
+		return fmt.Errorf("looking for retained disks: %w", err)
+	}
 	s.survey.pools = pools
 	r.surveys.set(hostKey(h.Namespace, h.Name), s.survey)
 	return nil

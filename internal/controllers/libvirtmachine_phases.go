@@ -113,6 +113,9 @@ func (r *LibvirtMachineReconciler) create(ctx context.Context, s *machineScope) 
 	if err != nil {
 		return err
 	}
+	if err := r.checkSlot(ctx, s); err != nil {
+		return err
+	}
 	if err := r.createVolumes(ctx, s, definition); err != nil {
 		return err
 	}

@@ -78,5 +78,9 @@ func validateMachineTemplate(template *infrav1.LibvirtMachineTemplate) field.Err
 		found = append(found, field.Forbidden(path.Child("spec", "address"),
 			"is the address of one machine: remove it from the template"))
 	}
+	if template.Spec.Template.Spec.Slot.Set != "" {
+		found = append(found, field.Forbidden(path.Child("spec", "slot"),
+			"is the place of one machine in its set: remove it from the template"))
+	}
 	return found
 }

@@ -60,6 +60,12 @@ func TestTemplateCreate(t *testing.T) {
 			template: machineTemplate(t, set("spec.template.spec.address", "10.100.0.10")),
 			want:     []string{"spec.template.spec.address: Forbidden: is the address of one machine: remove it from the template"},
 		},
+		{
+			name:     "one slot for several machines",
+			template: machineTemplate(t, set("spec.template.spec.slot", "{set: MachineDeployment/db, number: 0}")),
+			want:     []string{"spec.template.spec.slot: Forbidden: is the place of one machine in its set: remove it from the template"},
+		},
+		{name: "machines with data disks", template: machineTemplate(t, set("spec.template.spec.dataDisks", "[{name: brick, size: 50Gi, reclaimPolicy: Retain}]"))},
 		{name: "clusters on a bridge", template: clusterTemplate(t, unset("spec.template.spec.controlPlaneEndpoint"), set("spec.template.spec.network",
 			"{managementPolicy: Existing, bridge: br0, cidr: 192.168.1.0/24, nodeRange: 192.168.1.100-192.168.1.149, gateway: 192.168.1.1, nameservers: [192.168.1.1]}"))},
 		{
