@@ -36,6 +36,8 @@ FAULTS ?= .
 # The cache is shared by all clones on a machine; what is in it is keyed by what it was made from.
 CACHE := $(or $(CAPL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cluster-api-provider-libvirt)
 TOOLS := $(CACHE)/tools/$(shell { go env GOVERSION; cat hack/tools/go.mod hack/tools/go.sum hack/tools/golangci-lint/*.go; } | sha256sum | cut -c 1-16)
+# Where the system's libvirt client library is too old, see hack/libvirt-client.sh.
+export PKG_CONFIG_PATH := $(CACHE)/libvirt-client$(addprefix :,$(PKG_CONFIG_PATH))
 CONTROLLER_GEN := $(TOOLS)/controller-gen
 GOLANGCI_LINT := $(TOOLS)/golangci-lint
 CRD_REF_DOCS := $(TOOLS)/crd-ref-docs
@@ -58,6 +60,7 @@ help: ## Show this help
 .PHONY: packages
 packages: ## Install the Debian packages that building and testing need (as root)
 	hack/install-packages.sh build libvirt image test
+	hack/libvirt-client.sh
 
 .PHONY: clean
 clean: ## Remove what was built inside the clone
@@ -88,6 +91,7 @@ reference: $(CRD_REF_DOCS) ## Generate the reference of the API
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Run the linters over the Go code
 	hack/install-packages.sh build
+	hack/libvirt-client.sh
 	$(GOLANGCI_LINT) run
 
 .PHONY: verify

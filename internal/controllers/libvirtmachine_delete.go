@@ -234,7 +234,7 @@ func (r *LibvirtMachineReconciler) removeVolumes(ctx context.Context, s *machine
 	if !ours {
 		var err error
 		if ours, err = r.looksOurs(ctx, s, pool, name); err != nil {
-			return err
+			return fmt.Errorf("removing the root disk: %w", err)
 		}
 	}
 	if ours {

@@ -237,6 +237,7 @@ func (m *membership) unknown(s *machineScope) ([]string, error) {
 }
 
 // checkSlot makes sure that no other machine has the slot of a machine that is about to get its disks, whoever wrote that.
+// A slot's host name stands in the address reservation too, so this comes before.
 func (r *LibvirtMachineReconciler) checkSlot(ctx context.Context, s *machineScope) error {
 	if s.libvirtMachine.Spec.Slot.Set == "" {
 		return nil

@@ -70,7 +70,7 @@ func VolumeUUID(volume string) (string, bool) {
 // IsDataVolume tells whether a volume is named like a data disk that goes with its machine.
 func IsDataVolume(volume string) bool {
 	found := volumeName.FindStringSubmatch(volume)
-	return found != nil && found[2] != ""
+	return len(found) > 2 && found[2] != ""
 }
 
 // ProviderID of the machine whose domain has the UUID.

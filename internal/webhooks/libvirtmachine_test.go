@@ -110,11 +110,11 @@ func TestMachineCreate(t *testing.T) {
 		{name: "a data disk without a size", edits: []edit{set("spec.dataDisks", "[{name: a}]")}, want: []string{"spec.dataDisks[0].size: Required value"}},
 		{
 			name: "a data disk that is too small", edits: []edit{set("spec.dataDisks", "[{name: a, size: 50Ki}]")},
-			want: []string{"spec.dataDisks[0].size: Invalid value: 50Ki: size must be a quantity of at least 1Mi, for example 50Gi"},
+			want: []string{`spec.dataDisks[0].size: Invalid value: "50Ki": size must be a quantity of at least 1Mi, for example 50Gi`},
 		},
 		{
 			name: "a data disk of a size in words", edits: []edit{set("spec.dataDisks", "[{name: a, size: large}]")},
-			want: []string{"spec.dataDisks[0].size: Invalid value: large: size must be a quantity of at least 1Mi, for example 50Gi"},
+			want: []string{`spec.dataDisks[0].size: Invalid value: "large": size must be a quantity of at least 1Mi, for example 50Gi`},
 		},
 		{
 			name: "a data disk with a name for people", edits: []edit{set("spec.dataDisks", "[{name: My Data, size: 1Gi}]")},
@@ -125,7 +125,7 @@ func TestMachineCreate(t *testing.T) {
 			want: []string{"spec.dataDisks[0].serial: Too long: may not be more than 20 bytes"},
 		},
 		{
-			name: "two data disks of one name", edits: []edit{set("spec.dataDisks", "[{name: a, size: 1Gi, serial: x}, {name: a, size: 1Gi, serial: y}]")},
+			name: "two data disks of one name", edits: []edit{set("spec.dataDisks", "[{name: a, size: 1Gi, serial: b}, {name: a, size: 1Gi, serial: c}]")},
 			want: []string{`spec.dataDisks[1]: Duplicate value: {"name":"a"}`},
 		},
 		{
