@@ -19,11 +19,14 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
 )
 
@@ -32,28 +35,40 @@ import (
 // it: resuming it again and again would only hammer on a full disk. It is never reset, which would lose what the guest
 // has yet to write.
 func (r *LibvirtMachineReconciler) resume(ctx context.Context, s *machineScope, wait *waiting) error {
-	pool, power := diskPool(s.libvirtHost), &s.libvirtMachine.Status.Power
+	pools, power := poolsOf(s.libvirtHost, &s.libvirtMachine.Spec), &s.libvirtMachine.Status.Power
 	if !power.ResumeTime.IsZero() {
 		wait.message += fmt.Sprintf(" again, after it was resumed at %s: make more room in storage pool %s or repair it, then resume it with virsh resume %s",
-			power.ResumeTime.UTC().Format(time.RFC3339), pool, s.domain.Name)
+			power.ResumeTime.UTC().Format(time.RFC3339), strings.Join(pools, " or "), s.domain.Name)
 		return wait
 	}
-	found, err := r.lookAtPool(ctx, s, pool)
-	if needed := roomToResume(found); err != nil || found.AvailableBytes < needed {
-		wait.message += fmt.Sprintf(": make room in storage pool %s, and it is resumed by itself", pool)
-		if err == nil {
-			wait.message += fmt.Sprintf(" once %d MiB are available", needed>>20)
+	for _, pool := range pools {
+		found, err := r.lookAtPool(ctx, s, pool)
+		if needed := roomToResume(found); err != nil || found.AvailableBytes < needed {
+			wait.message += fmt.Sprintf(": make room in storage pool %s, and it is resumed by itself", pool)
+			if err == nil {
+				wait.message += fmt.Sprintf(" once %d MiB are available", needed>>20)
+			}
+			wait.after = noSpaceInterval // nothing tells of room in a pool
+			return wait
 		}
-		wait.after = noSpaceInterval // nothing tells of room in a pool
-		return wait
 	}
 	if err := s.host.ResumeDomain(ctx, s.uuid); err != nil {
 		return fmt.Errorf("resuming domain %s: %w", s.domain.Name, err)
 	}
 	power.ResumeTime = metav1.Now()
-	ctrl.LoggerFrom(ctx).Info("Resumed domain, as there is room again", "host", s.libvirtHost.Name, "domainUUID", s.uuid, "pool", pool)
+	ctrl.LoggerFrom(ctx).Info("Resumed domain, as there is room again", "host", s.libvirtHost.Name, "domainUUID", s.uuid, "pools", pools)
 	s.domain.State, s.domain.Reason = host.Running, ""
 	return nil
+}
+
+// poolsOf are the pools on a host that hold the disks of a machine.
+func poolsOf(h *infrav1.LibvirtHost, spec *infrav1.LibvirtMachineSpec) []string {
+	pools := []string{poolFor(h, spec.RootDisk.Pool)}
+	for _, disk := range spec.DataDisks {
+		pools = append(pools, poolFor(h, disk.Pool))
+	}
+	slices.Sort(pools)
+	return slices.Compact(pools)
 }
 
 // roomToResume is how many bytes of a pool must be available before a domain is resumed: enough that it doesn't stand
