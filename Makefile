@@ -31,6 +31,10 @@ E2E_FLAGS ?=
 # Which tests `make test-faults` runs.
 FAULTS ?= .
 
+# How long `make fuzz` runs each target, and which.
+FUZZTIME ?= 10m
+FUZZ ?= .
+
 # ---- Tools ----------------------------------------------------------------------------------------------------------
 
 # The cache is shared by all clones on a machine; what is in it is keyed by what it was made from.
@@ -114,6 +118,10 @@ test: packages test-programs $(GOTESTSUM) ## Run all tests but the end-to-end on
 test-faults: packages test-programs $(GOTESTSUM) ## Run the long tests of hosts that fail, and of their neighbours
 	KUBEBUILDER_ASSETS=$(BUILT) CAPL_BIN_DIR=$(BUILT) GOTESTSUM=$(GOTESTSUM) GOTESTSUM_FORMAT=standard-verbose \
 	  hack/test.sh -tags faults -timeout 60m -run '$(FAULTS)' ./internal/host/ ./internal/controllers/
+
+.PHONY: fuzz
+fuzz: packages ## Fuzz the parsers of images and the makers of XML, each for FUZZTIME; the last line sums up
+	FUZZTIME=$(FUZZTIME) hack/fuzz.sh '$(FUZZ)'
 
 .PHONY: test-e2e
 test-e2e: packages $(GOTESTSUM) build ## Run the end-to-end tests: real clusters of real machines

@@ -218,8 +218,8 @@ const (
 	// MachineImageNotFoundReason says that spec.image names nothing that exists: correct it.
 	MachineImageNotFoundReason = "ImageNotFound"
 
-	// MachineImageRefusedReason says that the image isn't what spec.image promises, or isn't safe to use: the message
-	// has the finding.
+	// MachineImageRefusedReason says that the image isn't what spec.image promises, isn't safe to use, or comes from where
+	// the administrator lets none come from: the message has the finding.
 	MachineImageRefusedReason = "ImageRefused"
 
 	// MachineImageImportFailedReason says that the transfer failed; it is tried again by itself.

@@ -60,6 +60,10 @@ type LibvirtHostSpec struct {
 	// +optional
 	Storage HostStorage `json:"storage,omitempty,omitzero"`
 
+	// images says what becomes of the images in the image pool.
+	// +optional
+	Images HostImages `json:"images,omitempty,omitzero"`
+
 	// reserved is kept free for the host itself.
 	// +optional
 	Reserved HostReserved `json:"reserved,omitempty,omitzero"`
@@ -225,6 +229,13 @@ type LibvirtHostStatus struct {
 	// +listMapKey=volume
 	// +kubebuilder:validation:MaxItems=1000
 	RetainedDisks []RetainedDisk `json:"retainedDisks,omitempty"`
+
+	// images are those that were downloaded to the image pool, in the order of their checksums; the first 256 of them.
+	// +optional
+	// +listType=map
+	// +listMapKey=checksum
+	// +kubebuilder:validation:MaxItems=256
+	Images []HostImageStatus `json:"images,omitempty"`
 
 	// machines is the number of LibvirtMachines on the host.
 	// +optional

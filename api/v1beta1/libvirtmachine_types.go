@@ -176,35 +176,6 @@ const (
 	DomainTypeQEMU DomainType = "QEMU"
 )
 
-// Image is a disk image: either a URL and its checksum, or a volume that is already on the host.
-// +kubebuilder:validation:MinProperties=1
-// +kubebuilder:validation:XValidation:rule="has(self.url) != has(self.volume)",message="set either url (with checksum) or volume"
-// +kubebuilder:validation:XValidation:rule="!has(self.url) || has(self.checksum)",message="checksum is required with url: set it to sha256: and the digest that sha256sum prints for the image"
-// +kubebuilder:validation:XValidation:rule="!has(self.volume) || !has(self.checksum)",message="checksum goes with url only: remove it, or set url instead of volume"
-type Image struct {
-	// url is where the image is downloaded from, by http or https: a qcow2 or raw disk image, not compressed.
-	// +optional
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=2048
-	// +kubebuilder:validation:Pattern=`^https?://[^/\s]+/\S*$`
-	URL string `json:"url,omitempty"`
-
-	// checksum is sha256: and the digest of the file at url, in lower-case hexadecimal.
-	// +optional
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=128
-	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
-	Checksum string `json:"checksum,omitempty"`
-
-	// volume is the name of a volume in the host's imagePool. It must have no backing file and must not change as long
-	// as a machine uses it.
-	// +optional
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=200
-	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9][A-Za-z0-9_.:-]*$`
-	Volume string `json:"volume,omitempty"`
-}
-
 // RootDisk is the disk that a machine boots from.
 // +kubebuilder:validation:MinProperties=1
 type RootDisk struct {

@@ -26,6 +26,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/domain"
@@ -97,9 +98,11 @@ func TestDevicesAreGivenOut(t *testing.T) {
 	}
 
 	// Whoever writes the choice of the provider by hand gets no further.
-	forged := s.createMachine("green", "forged", spec(func(m *infrav1.LibvirtMachineSpec) {
-		m.HostName, m.ProviderID, m.PCIAddresses = "kvm1", domain.ProviderID(foreignUUID[:35]+"2"), []string{"0000:01:03.0"}
-	}))
+	forged := s.createMachine("green", "forged", func(p *machineParts) { setAnnotation(p.libvirtMachine, clusterv1.PausedAnnotation, "") })
+	change(s, forged, func(m *infrav1.LibvirtMachine) {
+		m.Spec.HostName, m.Spec.ProviderID, m.Spec.PCIAddresses = "kvm1", domain.ProviderID(string(m.UID)), []string{"0000:01:03.0"}
+		delete(m.Annotations, clusterv1.PausedAnnotation)
+	})
 	s.expectCondition(forged, infrav1.MachineDomainReadyCondition, metav1.ConditionFalse, infrav1.MachineDeviceNotOfferedReason,
 		"host kvm1 doesn't offer the PCI device 0000:01:03.0 of spec.pciAddresses: add it to spec.pciDevices of the LibvirtHost, or delete the Machine")
 	if _, err := s.kvm("kvm1").Domain(uuidOf(forged)); err == nil {

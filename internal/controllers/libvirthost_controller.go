@@ -56,14 +56,21 @@ type LibvirtHostReconciler struct {
 	WatchFilterValue string
 	// OrphanInterval is the time between two looks for orphans. What was one at both is removed where the policy says so.
 	OrphanInterval time.Duration
-	Metrics        *Metrics
+	// ImageInterval is the time between two looks at the images.
+	ImageInterval time.Duration
+	// Images is shared with the reconciler of the machines, which use them.
+	Images  *images
+	Metrics *Metrics
 
 	surveys    surveys
 	orphanages orphanages
+	// imageLooks are when the images of a host were last looked at, by its key.
+	imageLooks memo[string, time.Time]
 }
 
 // +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirthosts,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirthosts/status,verbs=patch
+// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirtmachinetemplates,verbs=list
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get
 
 // SetupWithManager adds the reconciler to a manager.
@@ -148,7 +155,7 @@ func (r *LibvirtHostReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		{infrav1.HostStorageReadyCondition, infrav1.HostStorageReadyReason, r.reconcileStorage},
 	})
 	if conditions.IsTrue(libvirtHost, infrav1.HostStorageReadyCondition) && scope.host != nil && err == nil {
-		after := r.reconcileOrphans(ctx, scope)
+		after := min(r.reconcileOrphans(ctx, scope), r.reconcileImages(ctx, scope))
 		if result.RequeueAfter == 0 || after < result.RequeueAfter {
 			result.RequeueAfter = after
 		}
@@ -174,6 +181,7 @@ func (r *LibvirtHostReconciler) forget(key types.NamespacedName) {
 	r.Hosts.Remove(hostKey(key.Namespace, key.Name))
 	r.surveys.forget(hostKey(key.Namespace, key.Name))
 	r.orphanages.forget(hostKey(key.Namespace, key.Name))
+	r.imageLooks.forget(hostKey(key.Namespace, key.Name))
 	r.Metrics.forget(hostKey(key.Namespace, key.Name))
 }
 

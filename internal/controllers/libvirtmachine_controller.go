@@ -56,11 +56,14 @@ type LibvirtMachineReconciler struct {
 	Imports          *task.Runner
 	Metrics          *Metrics
 	WatchFilterValue string
+	// Images is shared with the reconciler of the hosts, which removes those that nothing uses.
+	Images *images
+	// ImagePolicy says from where images may come and how large they may be.
+	ImagePolicy image.Policy
 
 	promises promises
 	claims   claims
 	restarts restarts
-	images   memo[imageKey, image.Info]
 	// outages are the images whose import failed because the host was out of reach.
 	outages memo[imageKey, struct{}]
 	pools   memo[poolKey, string]
@@ -157,6 +160,8 @@ type machineScope struct {
 	// image under the root disk, and the bootstrap data: gathered only while there is no domain.
 	image    image.Info
 	userData []byte
+	// releaseImage ends the hold on the image, if there is one.
+	releaseImage func()
 }
 
 // Reconcile makes a machine, watches over it or removes it.
@@ -208,7 +213,8 @@ func (r *LibvirtMachineReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 		}
 	}()
 
-	scope := &machineScope{cluster: cluster, machine: machine, libvirtMachine: libvirtMachine}
+	scope := &machineScope{cluster: cluster, machine: machine, libvirtMachine: libvirtMachine, releaseImage: func() {}}
+	defer func() { scope.releaseImage() }()
 	scope.libvirtCluster, err = r.libvirtCluster(ctx, cluster)
 	if err != nil {
 		return ctrl.Result{}, err

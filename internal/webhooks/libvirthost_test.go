@@ -110,6 +110,16 @@ func TestHostCreate(t *testing.T) {
 			want: []string{`spec.storage.diskPool: Invalid value: "../images": spec.storage.diskPool in body should match '^[A-Za-z0-9][A-Za-z0-9_.-]*$'`},
 		},
 		{
+			name: "images that are deleted and kept", edits: []edit{set("spec.images", "{unusedPolicy: Keep, deleteAfterHours: 24}")},
+			want: []string{"spec.images: Invalid value: deleteAfterHours means nothing while unusedPolicy is Keep: remove one of them"},
+		},
+		{
+			name: "images that are deleted at once", edits: []edit{set("spec.images.deleteAfterHours", "-1")},
+			want: []string{`spec.images.deleteAfterHours: Invalid value: -1: spec.images.deleteAfterHours in body should be greater than or equal to 1`},
+		},
+		{name: "images that are kept", edits: []edit{set("spec.images.unusedPolicy", "Keep")}},
+		{name: "images that are deleted after a day", edits: []edit{set("spec.images", "{unusedPolicy: Delete, deleteAfterHours: 24}")}},
+		{
 			name: "less than nothing kept free", edits: []edit{set("spec.reserved.memory", "-1Gi")},
 			want: []string{`spec.reserved.memory: Invalid value: "-1Gi": must not be negative: use 0 to keep nothing free`},
 		},

@@ -74,6 +74,18 @@ func TestTemplateCreate(t *testing.T) {
 			want:     []string{`spec.template.metadata.labels: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')`},
 		},
 		{
+			name:     "an image by http",
+			template: machineTemplate(t, set("spec.template.spec.image.url", "http://images.example.org/node.qcow2")),
+			want: []string{"spec.template.spec.image.url: Invalid value: images come by https only: serve it by https, " +
+				"or have the administrator start the manager with --image-allow-http"},
+		},
+		{
+			name:     "an image from within",
+			template: machineTemplate(t, set("spec.template.spec.image.url", "https://169.254.169.254/node.qcow2")),
+			want: []string{"spec.template.spec.image.url: Invalid value: it leads to a link-local address, from where no images are taken: " +
+				"publish the image at a public address, or have the administrator name the network in the manager's --image-allowed-cidrs"},
+		},
+		{
 			name:     "an image without a checksum",
 			template: machineTemplate(t, unset("spec.template.spec.image.checksum")),
 			want:     []string{"spec.template.spec.image: Invalid value: checksum is required with url: set it to sha256: and the digest that sha256sum prints for the image"},
