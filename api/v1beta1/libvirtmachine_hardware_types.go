@@ -136,7 +136,7 @@ const (
 // CPUTopology is how virtual CPUs are laid out: sockets × cores × threads must be vcpus.
 // +kubebuilder:validation:MinProperties=1
 type CPUTopology struct {
-	// sockets, 1 when unset.
+	// sockets of the processor, 1 when unset.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=64
