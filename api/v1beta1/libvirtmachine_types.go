@@ -143,6 +143,7 @@ type LibvirtMachineSpec struct {
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MinLength=12
 	// +kubebuilder:validation:items:MaxLength=12
+	// +kubebuilder:validation:items:Pattern=`^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`
 	PCIAddresses []string `json:"pciAddresses,omitempty"`
 
 	// watchdog is a device that acts when the guest stops answering it. One that resets the guest when unset.
