@@ -17,7 +17,6 @@ limitations under the License.
 package controllers
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -34,37 +33,16 @@ import (
 	"k8s.io/utils/ptr"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/cluster-api/util/conditions"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
-	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hosttest"
 )
 
-// newRemediationScene is a scene with a manager of its own and, beside it, Cluster API's. That one is kept to the scene by
-// its watch filter: kept to one namespace, it fails to make machines of a MachineSet ("failed to cast … informer").
-func newRemediationScene(t *testing.T) *scene {
-	t.Helper()
-	s := newSceneOf(t, "", host.NewPool(ctrl.Log.WithName("host"), host.WithUpload(uploaded.keep)))
-	s.watchFilter = s.namespace
-	ctx, cancel := context.WithCancel(context.Background())
-	ended, err := startManager(ctx, s.hosts, s.watchFilter, s.namespace, nil)
-	if err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("The manager ended: %v", err)
-		}
-	})
-	return s
-}
-
-// runClusterAPI runs Cluster API's own core manager for what a scene creates, until the test ends.
+// runClusterAPI runs Cluster API's own core manager until the test ends. It plays in all namespaces, because kept to one it
+// fails to make the machines of a MachineSet ("failed to cast … informer"), and its watch filter leaves out only a part.
+// So no other test may run meanwhile.
 func runClusterAPI(s *scene) {
 	s.t.Helper()
 	bin := os.Getenv("CAPL_BIN_DIR")
@@ -85,7 +63,7 @@ func runClusterAPI(s *scene) {
 	logFile, err := os.Create(filepath.Join(dir, "log"))
 	must(s.t, err)
 	manager := exec.CommandContext(s.t.Context(), filepath.Join(bin, "capi-core-manager"),
-		"--kubeconfig="+kubeconfig, "--watch-filter="+s.watchFilter, "--leader-elect=false", "--webhook-cert-dir="+dir,
+		"--kubeconfig="+kubeconfig, "--leader-elect=false", "--webhook-cert-dir="+dir,
 		"--webhook-port="+freePort(s.t), "--health-addr=127.0.0.1:0", "--diagnostics-address=127.0.0.1:0", "--insecure-diagnostics",
 		"--skip-crd-migration-phases=StorageVersionMigration,CleanupManagedFields")
 	// It says in which namespace it runs itself.
@@ -127,10 +105,10 @@ func freePort(t *testing.T) string {
 }
 
 // TestMissingDomainIsRemediated has somebody remove the domain of a machine. Cluster API's own controllers, with the
-// MachineHealthCheck of docs/how-to/remediation.md, replace the machine.
+// MachineHealthCheck of docs/how-to/remediation.md, replace the machine. They would meddle with other tests, so those
+// that are parallel come later.
 func TestMissingDomainIsRemediated(t *testing.T) {
-	t.Parallel()
-	s := newRemediationScene(t)
+	s := newScene(t)
 	s.readyHost("kvm1", testDriver(t))
 	green := s.createCluster("green", "10.20.0.0/27")
 	runClusterAPI(s)
@@ -161,7 +139,7 @@ func TestMissingDomainIsRemediated(t *testing.T) {
 	// One of one is more than the share of the machines that it takes for a mishap.
 	check.Spec.Remediation = clusterv1.MachineHealthCheckRemediation{}
 	for i := range check.Spec.Checks.UnhealthyMachineConditions {
-		check.Spec.Checks.UnhealthyMachineConditions[i].TimeoutSeconds = ptr.To[int32](15)
+		check.Spec.Checks.UnhealthyMachineConditions[i].TimeoutSeconds = ptr.To[int32](5)
 	}
 	s.create(check)
 	only := func() (*infrav1.LibvirtMachine, *clusterv1.Machine, error) {
