@@ -73,3 +73,4 @@ template() {
 template host network-managed cluster >"$out/cluster-template.yaml"
 template network-managed cluster >"$out/cluster-template-existing-hosts.yaml"
 template network-bridge cluster >"$out/cluster-template-bridge.yaml"
+template host network-managed cluster-flatcar >"$out/cluster-template-flatcar.yaml"
