@@ -70,8 +70,8 @@ type LibvirtMachineReconciler struct {
 	pools   memo[poolKey, string]
 	// full are the hosts that had no room for a machine, by their key.
 	full memo[string, fullDisk]
-	// looks are the pools that were read anew because a domain stands still for want of room.
-	looks memo[poolKey, poolLook]
+	// poolLooks are the pools that were read anew because a domain stands still for want of room.
+	poolLooks memo[poolKey, poolLook]
 	// owned are the domains whose mark was written or read by this process: it doesn't change.
 	owned memo[ownedDomain, struct{}]
 	// reserved are the domains whose address was seen reserved.

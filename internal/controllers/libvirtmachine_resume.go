@@ -87,13 +87,13 @@ type poolLook struct {
 // lookAtPool has a pool read anew, at most every noSpaceInterval, however many domains wait for room in it.
 func (r *LibvirtMachineReconciler) lookAtPool(ctx context.Context, s *machineScope, pool string) (host.StoragePool, error) {
 	key := poolKey{hostKey(s.libvirtHost.Namespace, s.libvirtHost.Name), pool}
-	if last, ok := r.looks.get(key, 0); ok && time.Since(last.at) < noSpaceInterval-time.Second {
+	if last, ok := r.poolLooks.get(key, 0); ok && time.Since(last.at) < noSpaceInterval-time.Second {
 		return last.pool, last.err
 	}
 	found, err := s.host.RefreshStoragePool(ctx, pool)
 	if err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Failed to look for room in a storage pool", "host", s.libvirtHost.Name, "pool", pool)
 	}
-	r.looks.set(key, 0, poolLook{found, err, time.Now()})
+	r.poolLooks.set(key, 0, poolLook{found, err, time.Now()})
 	return found, err
 }
