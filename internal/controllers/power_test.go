@@ -123,9 +123,13 @@ func TestRestartPolicies(t *testing.T) {
 		// What happened can still be seen.
 		s.expectCondition(m, infrav1.MachineDomainReadyCondition, metav1.ConditionTrue, infrav1.MachineDomainRunningReason,
 			"started again once, last at ", "(Crashed)")
-		if m.Status.Power.Restarts != 1 || m.Status.Power.LastStopReason != "Crashed" {
-			t.Errorf("%s reports %+v", m.Name, m.Status.Power)
-		}
+		// Conditions are written before the rest of the status.
+		eventually(t, m.Name+" reports that it was started again", func() error {
+			if s.refresh(m); m.Status.Power.Restarts != 1 || m.Status.Power.LastStopReason != "Crashed" {
+				return fmt.Errorf("it reports %+v", m.Status.Power)
+			}
+			return nil
+		})
 	}
 
 	for _, m := range []*infrav1.LibvirtMachine{always, onFailure} {
