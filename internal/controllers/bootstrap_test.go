@@ -23,7 +23,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -94,45 +93,6 @@ func TestBootstrapDataIsRemoved(t *testing.T) {
 			s.expectGone(m)
 			s.expectNoTraces(green, "kvm1", uuid)
 		})
-	}
-}
-
-// TestUnprivilegedHypervisorAndBootstrapData follows bootstrap data on a host whose QEMU isn't root, as a distribution has
-// it: a hypervisor that can't read it doesn't start. Once it is removed, the machine starts without it.
-func TestUnprivilegedHypervisorAndBootstrapData(t *testing.T) {
-	t.Parallel()
-	lab := newLab(t, func(o *privatehost.Options) { o.QEMU = append(o.QEMU, `user="libvirt-qemu"`, `group="kvm"`) })
-	s := newScene(t)
-	s.readyHost("kvm1", lab.URI())
-	s.readyCluster("green", "10.20.0.0/27")
-	for format, data := range map[bootstrap.Format]string{
-		bootstrap.CloudConfig: "#cloud-config\n# " + canary + "\n",
-		bootstrap.Ignition:    `{"ignition":{"version":"3.0.0"},"storage":{"files":[{"path":"/etc/x","contents":{"source":"data:,` + canary + `"}}]}}`,
-	} {
-		name := "green-" + string(format)
-		m := s.readyMachine("green", name, emulated, func(p *machineParts) {
-			p.secret.Data["format"], p.secret.Data["value"] = []byte(format), []byte(data)
-		})
-		seed := "/var/lib/libvirt/" + infrav1.DefaultSeedPool + "/" + domain.SeedVolumeName(uuidOf(m))
-		if found := holding(t, lab, canary); found != seed {
-			t.Errorf("Before, the secret is in %q, and should be in %s", found, seed)
-		}
-		if found := inside(t, lab, "stat -c %U /proc/$(cat /run/libvirt/qemu/"+m.Status.Domain.Name+".pid); stat -c %a "+seed); found != "libvirt-qemu\n600\n" {
-			t.Errorf("The hypervisor's user and the mode of the bootstrap data are %q", found)
-		}
-		s.registerNode(name)
-		s.expectCondition(m, infrav1.MachineBootstrapDataRemovedCondition, metav1.ConditionTrue, infrav1.MachineBootstrapDataRemovedReason)
-		expectNoCanary(t, s, lab, m)
-		began := time.Now()
-		inside(t, lab, "virsh destroy "+m.Status.Domain.Name)
-		eventually(t, "a new start", func() error {
-			dom, err := s.kvm("kvm1").Domain(uuidOf(m))
-			if err != nil || dom.State != host.Running || dom.ChangedAt.Before(began) {
-				return fmt.Errorf("it is %+v, %w", dom, errors.Join(err, errors.New("not that")))
-			}
-			return nil
-		})
-		s.expectReady(m)
 	}
 }
 
