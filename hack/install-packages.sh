@@ -8,9 +8,9 @@ packages_for() {
   # cgo against libvirt, and what the build scripts call
   build) echo gcc libc6-dev pkg-config libvirt-dev libjson-c5 jq ;;
   # a private libvirtd with software emulation and a managed network
-  libvirt) echo libvirt-daemon libvirt-daemon-system libvirt-clients libvirt-daemon-driver-qemu qemu-system-x86 qemu-utils dnsmasq-base iproute2 iptables nftables util-linux ;;
+  libvirt) echo libvirt-daemon libvirt-daemon-system libvirt-clients libvirt-daemon-driver-qemu qemu-system-x86 qemu-utils ovmf swtpm swtpm-tools dnsmasq-base iproute2 iptables nftables util-linux ;;
   # node images: the Debian tree, the disk, the boot loader
-  image) echo mmdebstrap debian-archive-keyring extlinux syslinux-common e2fsprogs fdisk qemu-utils jq ;;
+  image) echo mmdebstrap debian-archive-keyring extlinux syslinux-common dosfstools mtools e2fsprogs fdisk qemu-utils jq ;;
   # what tests call besides libvirt: seeds are read back, nodes are asked over ssh
   test) echo xorriso openssh-client iproute2 nftables procps ;;
   # what checks the sources

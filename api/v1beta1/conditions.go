@@ -280,19 +280,28 @@ const (
 	MachineDomainNotCreatedReason = "DomainNotCreated"
 
 	// MachineDomainCrashedReason says that the domain's hypervisor process died or the guest panicked. It is started
-	// again by itself, with growing intervals.
+	// again by itself, with growing intervals, unless spec.restartPolicy is Never.
 	MachineDomainCrashedReason = "DomainCrashed"
 
 	// MachineDomainShutoffReason says that the domain was shut off. It is started again by itself, with growing
-	// intervals.
+	// intervals, unless spec.restartPolicy says otherwise: then start it on the host or delete the Machine.
 	MachineDomainShutoffReason = "DomainShutoff"
 
 	// MachineDomainPausedReason says that somebody paused the domain: resume it on the host.
 	MachineDomainPausedReason = "DomainPaused"
 
 	// MachineDomainIOErrorReason says that the domain stands still because the host's disk failed a write: make room
-	// or repair the disk, then resume the domain on the host.
+	// in the storage pool, and it is resumed by itself, once. If it stands still again, make more room or repair the
+	// disk, then resume the domain on the host.
 	MachineDomainIOErrorReason = "DomainIOError"
+
+	// MachineDeviceNotOfferedReason says that the machine was to get a PCI device that its host doesn't offer, any more or
+	// at all: add it to spec.pciDevices of the LibvirtHost, or delete the Machine.
+	MachineDeviceNotOfferedReason = "DeviceNotOffered"
+
+	// MachineShuttingDownReason says that the machine is being deleted and its guest was asked to shut down: the plug is
+	// pulled when spec.shutdown.timeoutSeconds have passed.
+	MachineShuttingDownReason = "ShuttingDown"
 
 	// MachineDomainMissingReason says that the domain was there and is gone, which only somebody else can have done.
 	// It is not made again, because its disks and its bootstrap data belong to the past: delete the Machine, or let a

@@ -93,6 +93,15 @@ type LibvirtHostSpec struct {
 	// written to it since it was found.
 	// +optional
 	OrphanPolicy OrphanPolicy `json:"orphanPolicy,omitempty"`
+
+	// pciDevices are the devices of the host that machines may have for themselves (spec.pciDevices of a LibvirtMachine).
+	// None when unset: whoever may create machines mustn't be able to take the host's own network card or disks. A device
+	// that is taken is detached from the host's driver while the machine runs.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	PCIDevices []PCIDeviceOffer `json:"pciDevices,omitempty"`
 }
 
 // CredentialsReference names a Secret in the namespace of the object that holds the reference.
@@ -269,6 +278,24 @@ type LibvirtHostStatus struct {
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=8
 	DomainTypes []DomainType `json:"domainTypes,omitempty"`
+
+	// numaNodes is the number of the host's NUMA nodes.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	NUMANodes int32 `json:"numaNodes,omitempty"`
+
+	// hugePages are the huge pages that the host keeps in store, by their size.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=8
+	HugePages []HostHugePages `json:"hugePages,omitempty"`
+
+	// pciDevices are the devices that spec.pciDevices offers and that are there.
+	// +optional
+	// +listType=map
+	// +listMapKey=address
+	// +kubebuilder:validation:MaxItems=256
+	PCIDevices []HostPCIDevice `json:"pciDevices,omitempty"`
 }
 
 // HostResources are amounts of a host's resources.

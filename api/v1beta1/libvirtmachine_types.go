@@ -31,6 +31,11 @@ const (
 )
 
 // LibvirtMachineSpec is the desired state of a machine.
+// +kubebuilder:validation:XValidation:rule="!has(self.cpu) || !has(self.cpu.topology) || (has(self.cpu.topology.sockets) ? self.cpu.topology.sockets : 1) * (has(self.cpu.topology.cores) ? self.cpu.topology.cores : 1) * (has(self.cpu.topology.threads) ? self.cpu.topology.threads : 1) == self.vcpus",message="cpu.topology doesn't fit: sockets × cores × threads, each 1 when unset, must be vcpus"
+// +kubebuilder:validation:XValidation:rule="!has(self.cpu) || !has(self.cpu.mode) || self.cpu.mode != 'HostPassthrough' || !has(self.domainType) || self.domainType != 'QEMU'",message="cpu.mode HostPassthrough needs domainType KVM: choose Maximum with QEMU"
+// +kubebuilder:validation:XValidation:rule="!has(self.hugePages) || quantity(string(self.memory)).asInteger() % quantity(self.hugePages.pageSize).asInteger() == 0",message="memory must be a multiple of hugePages.pageSize"
+// +kubebuilder:validation:XValidation:rule="!has(self.cpuPinning) || !has(self.cpuPinning.vcpus) || self.cpuPinning.vcpus.all(p, p.vcpu < self.vcpus)",message="cpuPinning.vcpus names a vcpu that the machine doesn't have: they are numbered from 0 to vcpus - 1"
+// +kubebuilder:validation:XValidation:rule="!has(self.pciAddresses) || has(self.providerID)",message="pciAddresses is written by the provider together with providerID: ask for devices in pciDevices"
 type LibvirtMachineSpec struct {
 	// providerID identifies the domain: libvirt:/// and its UUID. Set by the provider before anything is written to a
 	// host, and kept from then on.
@@ -109,6 +114,67 @@ type LibvirtMachineSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.filter(i, has(i.defaultRoute) && i.defaultRoute == 'Use').size() <= 1",message="only one interface can have the default route: set defaultRoute Use on one of them"
 	// +kubebuilder:validation:XValidation:rule="self.all(i, !has(i.macAddress) || self.exists_one(j, has(j.macAddress) && j.macAddress == i.macAddress))",message="no two interfaces can have the same macAddress: change or remove one"
 	Interfaces []Interface `json:"interfaces,omitempty"`
+
+	// firmware is BIOS, UEFI, or SecureBoot, which is UEFI that starts signed boot loaders only. BIOS when unset. The
+	// image must boot by it, and the host must have it (Debian's package ovmf).
+	// +optional
+	Firmware Firmware `json:"firmware,omitempty"`
+
+	// tpm gives the machine a Trusted Platform Module. None when unset.
+	// +optional
+	TPM TPM `json:"tpm,omitempty,omitzero"`
+
+	// cpu is what the guest sees of a processor.
+	// +optional
+	CPU CPU `json:"cpu,omitempty,omitzero"`
+
+	// hugePages has the memory come from huge pages that the host keeps in store.
+	// +optional
+	HugePages HugePages `json:"hugePages,omitempty,omitzero"`
+
+	// cpuPinning ties the machine to logical CPUs of its host.
+	// +optional
+	CPUPinning CPUPinning `json:"cpuPinning,omitempty,omitzero"`
+
+	// numa says which of the host's NUMA nodes the memory comes from.
+	// +optional
+	NUMA NUMA `json:"numa,omitempty,omitzero"`
+
+	// pciDevices are devices of the host that the machine gets for itself.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	PCIDevices []PCIDeviceRequest `json:"pciDevices,omitempty"`
+
+	// pciAddresses are the addresses on the host of the devices that pciDevices asks for. Set by the provider together
+	// with hostName, and kept from then on.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MinLength=12
+	// +kubebuilder:validation:items:MaxLength=12
+	// +kubebuilder:validation:items:Pattern=`^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`
+	PCIAddresses []string `json:"pciAddresses,omitempty"`
+
+	// watchdog is a device that acts when the guest stops answering it. One that resets the guest when unset.
+	// +optional
+	Watchdog Watchdog `json:"watchdog,omitempty,omitzero"`
+
+	// serialConsole is the first serial port. What the guest writes to it is kept on the host when unset.
+	// +optional
+	SerialConsole SerialConsole `json:"serialConsole,omitempty,omitzero"`
+
+	// shutdown is how the machine is stopped when it is deleted. The plug is pulled when unset, because Cluster API has
+	// drained the Node and detached its volumes by then; machines that keep data on disks of their own want Graceful.
+	// +optional
+	Shutdown Shutdown `json:"shutdown,omitempty,omitzero"`
+
+	// restartPolicy says whether the domain is started again when it stops: Always, OnFailure (not when it was shut down
+	// from inside or by somebody on the host) or Never. Always when unset.
+	// +optional
+	RestartPolicy RestartPolicy `json:"restartPolicy,omitempty"`
 }
 
 // DomainType is what runs a domain's code.
@@ -184,6 +250,10 @@ type LibvirtMachineStatus struct {
 	// domain is what libvirt last said of the machine's domain.
 	// +optional
 	Domain DomainStatus `json:"domain,omitempty,omitzero"`
+
+	// power is what was done to the domain because it stopped, or is to be stopped.
+	// +optional
+	Power PowerStatus `json:"power,omitempty,omitzero"`
 }
 
 // DomainStatus is what libvirt last said of a domain.
@@ -218,6 +288,8 @@ type LibvirtMachineInitializationStatus struct {
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.hostName) || (has(self.spec.hostName) && (self.spec.hostName == oldSelf.spec.hostName || (has(self.spec.migratedFrom) && self.spec.migratedFrom == oldSelf.spec.hostName)))",message="spec.hostName can't be changed or removed once it is set, because the machine's disks are on that host: delete the Machine to have it made anew elsewhere"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.address) || (has(self.spec.address) && self.spec.address == oldSelf.spec.address)",message="spec.address can't be changed or removed once it is set, because certificates and other nodes know it: delete the Machine to have it made anew"
 // +kubebuilder:validation:XValidation:rule="self.spec.vcpus == oldSelf.spec.vcpus && quantity(string(self.spec.memory)).compareTo(quantity(string(oldSelf.spec.memory))) == 0 && self.spec.image == oldSelf.spec.image && quantity(string(self.spec.rootDisk.size)).compareTo(quantity(string(oldSelf.spec.rootDisk.size))) == 0 && has(self.spec.rootDisk.cache) == has(oldSelf.spec.rootDisk.cache) && (!has(self.spec.rootDisk.cache) || self.spec.rootDisk.cache == oldSelf.spec.rootDisk.cache) && has(self.spec.domainType) == has(oldSelf.spec.domainType) && (!has(self.spec.domainType) || self.spec.domainType == oldSelf.spec.domainType)",message="spec.vcpus, spec.memory, spec.image, spec.rootDisk and spec.domainType can't be changed on an existing machine: make a new LibvirtMachineTemplate and name it in the MachineDeployment or the control plane, which rolls out new machines"
+// +kubebuilder:validation:XValidation:rule="has(self.spec.firmware) == has(oldSelf.spec.firmware) && (!has(self.spec.firmware) || self.spec.firmware == oldSelf.spec.firmware) && has(self.spec.tpm) == has(oldSelf.spec.tpm) && (!has(self.spec.tpm) || self.spec.tpm == oldSelf.spec.tpm) && has(self.spec.cpu) == has(oldSelf.spec.cpu) && (!has(self.spec.cpu) || self.spec.cpu == oldSelf.spec.cpu) && has(self.spec.hugePages) == has(oldSelf.spec.hugePages) && (!has(self.spec.hugePages) || self.spec.hugePages == oldSelf.spec.hugePages) && has(self.spec.cpuPinning) == has(oldSelf.spec.cpuPinning) && (!has(self.spec.cpuPinning) || self.spec.cpuPinning == oldSelf.spec.cpuPinning) && has(self.spec.numa) == has(oldSelf.spec.numa) && (!has(self.spec.numa) || self.spec.numa == oldSelf.spec.numa) && has(self.spec.pciDevices) == has(oldSelf.spec.pciDevices) && (!has(self.spec.pciDevices) || self.spec.pciDevices == oldSelf.spec.pciDevices) && has(self.spec.watchdog) == has(oldSelf.spec.watchdog) && (!has(self.spec.watchdog) || self.spec.watchdog == oldSelf.spec.watchdog) && has(self.spec.serialConsole) == has(oldSelf.spec.serialConsole) && (!has(self.spec.serialConsole) || self.spec.serialConsole == oldSelf.spec.serialConsole) && has(self.spec.restartPolicy) == has(oldSelf.spec.restartPolicy) && (!has(self.spec.restartPolicy) || self.spec.restartPolicy == oldSelf.spec.restartPolicy)",message="spec.firmware, spec.tpm, spec.cpu, spec.hugePages, spec.cpuPinning, spec.numa, spec.pciDevices, spec.watchdog, spec.serialConsole and spec.restartPolicy can't be changed on an existing machine: make a new LibvirtMachineTemplate and name it in the MachineDeployment or the control plane, which rolls out new machines"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.pciAddresses) || (has(self.spec.pciAddresses) && self.spec.pciAddresses == oldSelf.spec.pciAddresses)",message="spec.pciAddresses can't be changed or removed once it is set, because those devices are the machine's: delete the Machine to have it made anew"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.slot) || has(self.spec.providerID)",message="spec.slot is set by the provider together with spec.providerID: remove it"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.slot) || (has(self.spec.slot) && self.spec.slot == oldSelf.spec.slot)",message="spec.slot can't be changed or removed once it is set, because the machine's disks and host name belong to it: delete the Machine to have it made anew"
 // +kubebuilder:validation:XValidation:rule="has(self.spec.rootDisk.pool) == has(oldSelf.spec.rootDisk.pool) && (!has(self.spec.rootDisk.pool) || self.spec.rootDisk.pool == oldSelf.spec.rootDisk.pool) && has(self.spec.rootDisk.discard) == has(oldSelf.spec.rootDisk.discard) && (!has(self.spec.rootDisk.discard) || self.spec.rootDisk.discard == oldSelf.spec.rootDisk.discard)",message="spec.rootDisk can't be changed on an existing machine: make a new LibvirtMachineTemplate and name it in the MachineDeployment or the control plane, which rolls out new machines"

@@ -34,6 +34,7 @@ import (
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hosttest"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
 )
 
 // bootPatience is how long an emulated guest may take to boot beside the other tests.
@@ -112,11 +113,17 @@ func TestGuestBoots(t *testing.T) {
 	}
 	t.Logf("The guest answered with its reserved address after %s", time.Since(began).Round(time.Second))
 
-	want := "bootstrapped guest-1 as " + uuid + " at " + reserved
-	console := lab.Path("/var/log/libvirt/qemu/" + libvirtMachine.Status.Domain.Name + "-console.log")
+	expectOnConsole(t, lab, libvirtMachine.Status.Domain.Name, "bootstrapped guest-1 as "+uuid+" at "+reserved)
+	t.Logf("The bootstrap data ran within %s", time.Since(began).Round(time.Second))
+}
+
+// expectOnConsole waits until the log of a domain's console has a text.
+func expectOnConsole(t *testing.T, lab *privatehost.Host, domainName, want string) {
+	t.Helper()
+	var written []byte
 	if err := within(bootPatience, func() error {
-		written, err := os.ReadFile(console)
-		if err != nil {
+		var err error
+		if written, err = os.ReadFile(lab.Path("/var/log/libvirt/qemu/" + domainName + "-console.log")); err != nil {
 			return err
 		}
 		if !strings.Contains(string(written), want) {
@@ -124,7 +131,6 @@ func TestGuestBoots(t *testing.T) {
 		}
 		return nil
 	}); err != nil {
-		t.Fatalf("The bootstrap data didn't run: %v", err)
+		t.Fatalf("%v; it ends with\n%s", err, written[max(0, len(written)-3000):])
 	}
-	t.Logf("The bootstrap data ran within %s", time.Since(began).Round(time.Second))
 }

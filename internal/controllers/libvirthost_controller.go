@@ -160,6 +160,9 @@ func (r *LibvirtHostReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 			result.RequeueAfter = after
 		}
 	}
+	if scope.host != nil && err == nil {
+		err = r.surveyHardware(ctx, scope)
+	}
 	if scope.host != nil {
 		err = kerrors.NewAggregate([]error{err, r.reportAllocated(ctx, scope)})
 	}

@@ -51,6 +51,11 @@ type survey struct {
 	// pools are those of spec.storage, once they were found in order, and retained the retained disks in them.
 	pools    []host.StoragePool
 	retained []infrav1.RetainedDisk
+	// devices are those that the host offers in that generation of its spec, and foreignPages the bytes of huge pages, by
+	// page size, that others than LibvirtMachines have: nil when it wasn't asked yet.
+	devices      []infrav1.HostPCIDevice
+	generation   int64
+	foreignPages map[int64]int64
 }
 
 // covers tells whether all of the pools were found in order. One that was added to spec.storage since wasn't.
@@ -96,6 +101,7 @@ func reportFacts(libvirtHost *infrav1.LibvirtHost, facts host.Facts) {
 		Memory: quantity(facts.MemoryBytes),
 	}
 	status.DomainTypes = domain.Types(facts.DomainTypes)
+	status.NUMANodes = int32(facts.NUMANodes)
 }
 
 // reportAllocated writes to the status what domains and machines of the host may use.
@@ -118,6 +124,7 @@ func (r *LibvirtHostReconciler) reportAllocated(ctx context.Context, s *hostScop
 	used := promisedOn(s.host.Domains(), machines.Items).withRetained(s.libvirtHost, machines.Items)
 	status.Allocated = infrav1.HostResources{CPUs: ptr.To(int32(used.vcpus)), Memory: quantity(used.memory)}
 	status.Machines = ptr.To(int32(len(machines.Items)))
+	reportHardware(status, s.survey, machines.Items, used)
 	if s.survey.pools != nil {
 		status.Storage = poolStatuses(s.libvirtHost, s.survey.pools, used)
 	}
@@ -139,10 +146,11 @@ func poolStatuses(h *infrav1.LibvirtHost, pools []host.StoragePool, used usage) 
 	return statuses
 }
 
-// usage is what was promised of a host: memory in bytes, a number of virtual CPUs, and disks in bytes by the pool that
-// they name.
+// usage is what was promised of a host: memory in bytes, a number of virtual CPUs, huge pages in bytes by page size, and
+// disks in bytes by the pool that they name.
 type usage struct {
 	memory, vcpus int64
+	hugePages     map[int64]int64
 	disks         map[string]int64
 }
 
@@ -159,10 +167,13 @@ func (u usage) inPool(h *infrav1.LibvirtHost, pool string) int64 {
 // yet, or one whose size isn't known yet. A domain that is shut off counts: it may be started at any time. Disks are
 // promised to machines only, because what others have in the pool is unknown.
 func promisedOn(domains []host.Domain, machines []infrav1.LibvirtMachine) usage {
-	sum := usage{disks: map[string]int64{}}
+	sum := usage{hugePages: map[int64]int64{}, disks: map[string]int64{}}
+	pageSizes := pageSizesOf(machines)
 	defined := make(map[string]host.Domain, len(domains))
 	for _, dom := range domains {
-		sum.memory += dom.MaxMemoryBytes
+		if pageSizes[dom.UUID] == 0 {
+			sum.memory += dom.MaxMemoryBytes
+		}
 		sum.vcpus += int64(dom.VCPUs)
 		defined[dom.UUID] = dom
 	}
@@ -176,7 +187,11 @@ func promisedOn(domains []host.Domain, machines []infrav1.LibvirtMachine) usage 
 		for _, disk := range spec.DataDisks {
 			sum.disks[disk.Pool] += disk.Size.Value()
 		}
-		sum.memory += max(0, spec.Memory.Value()-defined[uuid].MaxMemoryBytes)
+		if size := pageSizes[uuid]; size > 0 {
+			sum.hugePages[size] += spec.Memory.Value()
+		} else {
+			sum.memory += max(0, spec.Memory.Value()-defined[uuid].MaxMemoryBytes)
+		}
 		sum.vcpus += max(0, int64(spec.VCPUs)-int64(defined[uuid].VCPUs))
 	}
 	return sum
@@ -185,7 +200,11 @@ func promisedOn(domains []host.Domain, machines []infrav1.LibvirtMachine) usage 
 // reportedUsage is what a host reports to have promised.
 func reportedUsage(h *infrav1.LibvirtHost) usage {
 	used := usage{
-		vcpus: int64(ptr.Deref(h.Status.Allocated.CPUs, 0)), memory: bytesOf(h.Status.Allocated.Memory), disks: map[string]int64{},
+		vcpus: int64(ptr.Deref(h.Status.Allocated.CPUs, 0)), memory: bytesOf(h.Status.Allocated.Memory),
+		hugePages: map[int64]int64{}, disks: map[string]int64{},
+	}
+	for _, pages := range h.Status.HugePages {
+		used.hugePages[pages.PageSize.Value()] = bytesOf(pages.Allocated)
 	}
 	for _, pool := range h.Status.Storage {
 		used.disks[pool.Name] = bytesOf(pool.Allocated)
@@ -200,11 +219,15 @@ func rooms(h *infrav1.LibvirtHost, used usage) []placement.Room {
 	if capacity.Memory == nil || capacity.CPUs == nil || pool == nil {
 		return nil
 	}
+	pages, inStore := hugePageRooms(h, used)
 	found := []placement.Room{
-		{Resource: placement.Memory, Capacity: capacity.Memory.Value() - reservedMemory(h), Promised: used.memory},
+		// What is kept in store as huge pages is no ordinary memory.
+		{Resource: placement.Memory, Capacity: capacity.Memory.Value() - reservedMemory(h) - inStore, Promised: used.memory},
 		{Resource: placement.VCPUs, Capacity: vcpusFor(h, *capacity.CPUs), Promised: used.vcpus},
 		{Resource: placement.DiskPromise, Capacity: bytesOf(pool.Capacity) - reservedStorage(h), Promised: used.inPool(h, pool.Name)},
 		{Resource: placement.DiskSpace, Capacity: bytesOf(pool.Available)},
+		{Resource: placement.HostCPUs, Capacity: int64(*capacity.CPUs)},
+		{Resource: placement.NUMANodes, Capacity: int64(h.Status.NUMANodes)},
 	}
 	for _, name := range extraDiskPools(h) {
 		if extra := poolStatus(h, name); extra != nil {
@@ -213,7 +236,7 @@ func rooms(h *infrav1.LibvirtHost, used usage) []placement.Room {
 				placement.Room{Resource: placement.DiskSpace.In(name), Capacity: bytesOf(extra.Available)})
 		}
 	}
-	return found
+	return append(found, pages...)
 }
 
 // poolStatus is what a host reports of a pool, nil when it hasn't.

@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -71,6 +72,8 @@ type LibvirtMachineReconciler struct {
 	pools   memo[poolKey, string]
 	// full are the hosts that had no room for a machine, by their key.
 	full memo[string, fullDisk]
+	// poolLooks are the pools that were read anew because a domain stands still for want of room.
+	poolLooks memo[poolKey, poolLook]
 	// owned are the domains whose mark was written or read by this process: it doesn't change.
 	owned memo[ownedDomain, struct{}]
 	// reserved are the domains whose address was seen reserved.
@@ -249,8 +252,10 @@ func (r *LibvirtMachineReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 		})
 	}
 	reportMachine(scope)
-	if after := r.sightAddresses(ctx, scope); err == nil && after > 0 && (result.RequeueAfter == 0 || after < result.RequeueAfter) {
-		result.RequeueAfter = after
+	for _, after := range []time.Duration{r.sightAddresses(ctx, scope), pastIsOver(libvirtMachine)} {
+		if err == nil && after > 0 && (result.RequeueAfter == 0 || after < result.RequeueAfter) {
+			result.RequeueAfter = after
+		}
 	}
 	return result, err
 }

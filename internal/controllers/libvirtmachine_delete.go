@@ -187,6 +187,9 @@ func (r *LibvirtMachineReconciler) removeDomain(ctx context.Context, s *machineS
 	if err != nil {
 		return false, err
 	}
+	if err := r.shutDown(ctx, s); err != nil {
+		return true, err
+	}
 	return true, destroyDomain(ctx, s.host, s.uuid)
 }
 

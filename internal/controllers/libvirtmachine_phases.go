@@ -99,8 +99,8 @@ func (r *LibvirtMachineReconciler) reconcileDomain(ctx context.Context, s *machi
 			return err
 		}
 	}
-	if s.domain.State == host.Running || s.domain.State == host.Blocked {
-		r.restarts.forget(s.uuid)
+	if runs(*s.domain) {
+		r.forgetPast(s)
 		setProvisioned(s.libvirtMachine)
 		s.runs = true
 		return nil
@@ -115,6 +115,9 @@ func (r *LibvirtMachineReconciler) reconcileDomain(ctx context.Context, s *machi
 // create makes the volumes and the domain and starts it. The definition of the domain is the point of no return: until
 // it stands, volumes that are there were left by a try that failed and are made anew.
 func (r *LibvirtMachineReconciler) create(ctx context.Context, s *machineScope) error {
+	if err := checkDevices(s); err != nil {
+		return err
+	}
 	definition, err := r.definition(ctx, s)
 	if err != nil {
 		return err
@@ -138,13 +141,16 @@ func (r *LibvirtMachineReconciler) create(ctx context.Context, s *machineScope) 
 	return nil
 }
 
-// start starts a domain for the first time, and has the host start it whenever it boots itself.
+// start starts a domain for the first time, and has the host start it whenever it boots itself, unless it is never to be
+// started again.
 func (r *LibvirtMachineReconciler) start(ctx context.Context, s *machineScope) error {
 	if wait := r.restAfterFailure(s); wait != nil {
 		return wait
 	}
-	if err := s.host.SetAutostart(ctx, s.uuid); err != nil {
-		return fmt.Errorf("setting autostart of domain %s: %w", s.domain.Name, err)
+	if s.libvirtMachine.Spec.RestartPolicy != infrav1.RestartNever {
+		if err := s.host.SetAutostart(ctx, s.uuid); err != nil {
+			return fmt.Errorf("setting autostart of domain %s: %w", s.domain.Name, err)
+		}
 	}
 	s.host.FollowAgents(ctx) // so that the guest isn't asked before its agent is there
 	if err := s.host.StartDomain(ctx, s.uuid); err != nil {
@@ -157,7 +163,7 @@ func (r *LibvirtMachineReconciler) start(ctx context.Context, s *machineScope) e
 }
 
 func (r *LibvirtMachineReconciler) startFailed(s *machineScope, err error) error {
-	if errors.Is(err, host.ErrUnreachable) || errors.Is(err, host.ErrTimeout) || errors.Is(err, host.ErrHostBusy) {
+	if mayHaveWorked(err) {
 		return err
 	}
 	message := fmt.Sprintf("domain %s didn't start on host %s: %s", s.domain.Name, s.libvirtHost.Name, err)
@@ -174,49 +180,6 @@ func (r *LibvirtMachineReconciler) restAfterFailure(s *machineScope) *waiting {
 		return nil
 	}
 	return &waiting{reason: infrav1.MachineStartFailedReason, message: failure, after: rest}
-}
-
-// recover looks after a domain that ran once and doesn't now.
-func (r *LibvirtMachineReconciler) recover(ctx context.Context, s *machineScope) error {
-	wait := trouble(*s.domain)
-	switch s.domain.State {
-	case host.Paused, host.PMSuspended, host.ShuttingDown:
-		// The next event of the domain tells how it goes on.
-		return wait
-	}
-	if failed := r.restAfterFailure(s); failed != nil {
-		return failed
-	}
-	due := r.restarts.due(s.uuid, time.Now())
-	if due > 0 {
-		wait.after = due
-		return wait
-	}
-	if err := s.host.StartDomain(ctx, s.uuid); err != nil {
-		return r.startFailed(s, err)
-	}
-	r.restarts.next(s.uuid, time.Now(), "")
-	ctrl.LoggerFrom(ctx).Info("Restarted domain", "host", s.libvirtHost.Name, "domainUUID", s.uuid, "was", s.domain.State, "reason", s.domain.Reason)
-	s.domain.State, s.domain.Reason = host.Running, ""
-	return nil
-}
-
-// trouble says what is the matter with a domain that doesn't run.
-func trouble(dom host.Domain) *waiting {
-	reason := infrav1.MachineDomainShutoffReason
-	switch {
-	case dom.State == host.Paused && dom.Reason == host.ReasonIOError:
-		return &waiting{reason: infrav1.MachineDomainIOErrorReason, message: fmt.Sprintf(
-			"domain %s stands still because the host's storage failed a write: make room or repair it, then resume it with virsh resume %s",
-			dom.Name, dom.Name)}
-	case dom.State == host.Paused || dom.State == host.PMSuspended:
-		return &waiting{reason: infrav1.MachineDomainPausedReason, message: fmt.Sprintf(
-			"domain %s is paused (%s): resume it with virsh resume %s", dom.Name, dom.Reason, dom.Name)}
-	case dom.State == host.Crashed || dom.Reason == host.ReasonCrashed || dom.Reason == host.ReasonFailed:
-		reason = infrav1.MachineDomainCrashedReason
-	}
-	return &waiting{reason: reason, message: fmt.Sprintf("domain %s is not running: %s (%s); it is started again by itself",
-		dom.Name, dom.State, dom.Reason)}
 }
 
 func machineOwner(s *machineScope) owner.Owner {

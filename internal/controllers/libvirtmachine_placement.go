@@ -131,6 +131,7 @@ func (r *LibvirtMachineReconciler) place(ctx context.Context, s *machineScope) e
 	}
 	written := s.libvirtMachine.DeepCopy()
 	written.Spec.HostName, written.Spec.ProviderID, written.Spec.Slot = chosen, domain.ProviderID(uuid), slot
+	written.Spec.PCIAddresses = assignDevices(candidates, chosen, requestOf(s).Devices)
 	// An error doesn't mean that nothing was written: the answer may be lost, or a conflict be with an earlier try of ours.
 	r.promises.add(written)
 	// The lock keeps a reconcile with an old copy from choosing a second time.
@@ -142,6 +143,7 @@ func (r *LibvirtMachineReconciler) place(ctx context.Context, s *machineScope) e
 	}
 	// The old resource version stays, or the patch at the end of the reconcile would ask for it.
 	s.libvirtMachine.Spec.HostName, s.libvirtMachine.Spec.ProviderID = written.Spec.HostName, written.Spec.ProviderID
+	s.libvirtMachine.Spec.PCIAddresses = written.Spec.PCIAddresses
 	s.libvirtMachine.Spec.Slot = written.Spec.Slot
 	ctrl.LoggerFrom(ctx).Info("Placed machine", "host", chosen, "domainUUID", uuid)
 	return nil
@@ -194,10 +196,11 @@ func requestOf(s *machineScope) placement.Request {
 		FailureDomain: s.machine.Spec.FailureDomain,
 		DomainType:    string(domainType(s.libvirtMachine)),
 		ControlPlane:  util.IsControlPlaneMachine(s.machine),
-		Needs: []placement.Need{
-			{Resource: placement.Memory, Amount: spec.Memory.Value()},
+		Needs: append([]placement.Need{
+			{Resource: memoryOf(spec), Amount: spec.Memory.Value()},
 			{Resource: placement.VCPUs, Amount: int64(spec.VCPUs)},
-		},
+		}, needsOfPlaces(spec)...),
+		Devices: deviceNeeds(spec.PCIDevices),
 	}
 }
 

@@ -105,6 +105,7 @@ func (r *LibvirtMachineReconciler) measure(ctx context.Context, s *machineScope,
 		return nil
 	}
 	candidate.Room = rooms(h, promisedOn(kvm.Domains(), machines).withRetained(h, machines))
+	candidate.Devices = offeredDevices(h, machines)
 	return nil
 }
 

@@ -29,7 +29,7 @@ const (
 	steady = 10 * time.Minute
 )
 
-// restarts paces the restarts of domains. A restart of the manager forgets them, which costs one early try.
+// restarts paces the restarts of domains. What it forgets with the manager it is told anew, see recall.
 type restarts struct {
 	mu     sync.Mutex
 	byUUID map[string]attempt
@@ -43,6 +43,20 @@ type attempt struct {
 	last time.Time
 	// failure is why the last one failed; empty when it didn't.
 	failure string
+}
+
+// recall tells how often a domain was started again, and when last, before this process looked after it.
+func (r *restarts) recall(uuid string, count int, last time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.byUUID[uuid]; !ok && count > 0 {
+		r.put(uuid, attempt{count: count, at: last.Add(delay(count - 1)), last: last})
+	}
+}
+
+// delay is how long the restart after that many waits.
+func delay(count int) time.Duration {
+	return min(firstRestart<<min(count, 10), slowestRestart)
 }
 
 // due is how long a domain that was found stopped has to wait for its restart; not more than zero when it may be
@@ -69,9 +83,9 @@ func (r *restarts) next(uuid string, now time.Time, failure string) time.Duratio
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := r.byUUID[uuid]
-	delay := min(firstRestart<<min(a.count, 10), slowestRestart)
-	r.put(uuid, attempt{count: a.count + 1, at: now.Add(delay), last: now, failure: failure})
-	return delay
+	rest := delay(a.count)
+	r.put(uuid, attempt{count: a.count + 1, at: now.Add(rest), last: now, failure: failure})
+	return rest
 }
 
 // forget forgets the restarts of a domain that has run steadily since.

@@ -65,6 +65,7 @@ func reportMachine(s *machineScope) {
 	default:
 		status.Domain = infrav1.DomainStatus{}
 	}
+	reportPast(s.libvirtMachine)
 	counting := []string{
 		infrav1.MachinePlacedCondition, infrav1.MachineImageReadyCondition, infrav1.MachineBootstrapDataReadyCondition,
 		infrav1.MachineDomainReadyCondition,

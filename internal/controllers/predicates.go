@@ -51,7 +51,7 @@ var roomChanged = predicate.Funcs{
 		return ok && ok2 && (before.Generation != after.Generation ||
 			conditions.IsTrue(before, infrav1.ReadyCondition) != conditions.IsTrue(after, infrav1.ReadyCondition) ||
 			!maps.Equal(before.Labels, after.Labels) || !slices.Equal(before.Status.DomainTypes, after.Status.DomainTypes) ||
-			moreRoom(before, after))
+			moreRoom(before, after) || !slices.Equal(before.Status.PCIDevices, after.Status.PCIDevices))
 	},
 }
 

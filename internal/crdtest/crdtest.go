@@ -121,13 +121,16 @@ func (s *Schema) extended(t testing.TB, spec map[string]any, source *source) map
 	if s.Admits(t, whole) == nil {
 		return whole
 	}
-	for _, name := range slices.Sorted(maps.Keys(whole)) {
-		if _, ok := spec[name]; ok {
-			continue
-		}
-		spec[name] = whole[name]
-		if s.Admits(t, spec) != nil {
-			delete(spec, name)
+	// A field may need one that comes after it.
+	for range 2 {
+		for _, name := range slices.Sorted(maps.Keys(whole)) {
+			if _, ok := spec[name]; ok {
+				continue
+			}
+			spec[name] = whole[name]
+			if s.Admits(t, spec) != nil {
+				delete(spec, name)
+			}
 		}
 	}
 	return spec

@@ -131,11 +131,17 @@ func (s *source) quantity() string {
 // matches is a rule that stands for a pattern, with a message of its own.
 var matches = regexp.MustCompile(`^self\.matches\('(.*)'\)$`)
 
+// listed is a rule that stands for an enumeration.
+var listed = regexp.MustCompile(`^self in \['(.*)'\]$`)
+
 // ruledText is what the rules of a text ask for.
 func ruledText(schema *structuralschema.Structural) (pattern string, quantity bool) {
 	for _, validation := range schema.XValidations {
 		if found := matches.FindStringSubmatch(validation.Rule); found != nil {
 			pattern = found[1]
+		}
+		if found := listed.FindStringSubmatch(validation.Rule); found != nil {
+			pattern = "^(" + strings.ReplaceAll(regexp.QuoteMeta(found[1]), "', '", "|") + ")$"
 		}
 		quantity = quantity || strings.HasPrefix(validation.Rule, "isQuantity(self)")
 	}

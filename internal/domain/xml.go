@@ -50,6 +50,10 @@ type Definition struct {
 
 // Render is the XML of a machine's domain.
 func Render(d Definition) (string, error) {
+	hostdevs, err := renderHostdevs(d.Spec.PCIAddresses)
+	if err != nil {
+		return "", fmt.Errorf("rendering domain %s: spec.pciAddresses: %w", d.Name, err)
+	}
 	dom := libvirtxml.Domain{
 		Type:     libvirtType(d.Spec.DomainType),
 		UUID:     d.UUID,
@@ -57,23 +61,21 @@ func Render(d Definition) (string, error) {
 		Metadata: &libvirtxml.DomainMetadata{XML: d.Owner.Render()},
 		Memory:   &libvirtxml.DomainMemory{Value: uint(d.Spec.Memory.Value() >> 10), Unit: "KiB"},
 		VCPU:     &libvirtxml.DomainVCPU{Placement: "static", Value: uint(d.Spec.VCPUs)},
-		CPU:      renderCPU(d.Spec.DomainType),
+		CPU:      renderCPU(&d.Spec),
 		// An iothread of its own keeps the guest's processors out of disk I/O, which etcd waits for.
-		IOThreads: attach(d.Disks).ioThreads,
-		OS: &libvirtxml.DomainOS{
-			Type:        &libvirtxml.DomainOSType{Type: "hvm", Machine: "q35"},
-			BootDevices: []libvirtxml.DomainBootDevice{{Dev: "hd"}},
-		},
-		Features: &libvirtxml.DomainFeatureList{
-			ACPI: &libvirtxml.DomainFeature{},
-			APIC: &libvirtxml.DomainFeatureAPIC{},
-		},
-		Clock:      &libvirtxml.DomainClock{Offset: "utc"},
-		OnPoweroff: "destroy",
-		OnReboot:   "restart",
-		OnCrash:    "destroy",
-		Devices:    renderDevices(d),
+		IOThreads:     attach(d.Disks).ioThreads,
+		OS:            renderOS(d.Spec.Firmware),
+		Features:      renderFeatures(d.Spec.Firmware),
+		CPUTune:       renderCPUTune(d.Spec.CPUPinning),
+		NUMATune:      renderNUMATune(d.Spec.NUMA),
+		MemoryBacking: renderMemoryBacking(d.Spec.HugePages),
+		Clock:         &libvirtxml.DomainClock{Offset: "utc"},
+		OnPoweroff:    "destroy",
+		OnReboot:      "restart",
+		OnCrash:       "destroy",
+		Devices:       renderDevices(d),
 	}
+	dom.Devices.Hostdevs = hostdevs
 	if d.Ignition {
 		dom.SysInfo = renderFirmwareSeed(d)
 	}
@@ -105,15 +107,6 @@ func Types(named []string) []infrav1.DomainType {
 	return types
 }
 
-// renderCPU gives the guest all that the processor has. Under emulation that is all that QEMU can emulate: old default
-// models lack instructions that today's images need.
-func renderCPU(domainType infrav1.DomainType) *libvirtxml.DomainCPU {
-	if domainType == infrav1.DomainTypeQEMU {
-		return &libvirtxml.DomainCPU{Mode: "maximum"}
-	}
-	return &libvirtxml.DomainCPU{Mode: "host-passthrough", Migratable: "on"}
-}
-
 func renderDevices(d Definition) *libvirtxml.DomainDeviceList {
 	data := attach(d.Disks)
 	disks := []libvirtxml.DomainDisk{renderRootDisk(d)}
@@ -137,19 +130,13 @@ func renderDevices(d Definition) *libvirtxml.DomainDeviceList {
 				VirtIO: &libvirtxml.DomainChannelTargetVirtIO{Name: "org.qemu.guest_agent.0"},
 			},
 		}},
-		Serials: []libvirtxml.DomainSerial{{
-			Source: &libvirtxml.DomainChardevSource{Pty: &libvirtxml.DomainChardevSourcePty{}},
-			Target: &libvirtxml.DomainSerialTarget{Port: ptr.To[uint](0)},
-			Log: &libvirtxml.DomainChardevLog{
-				File:   "/var/log/libvirt/qemu/" + d.Name + "-console.log",
-				Append: "on",
-			},
-		}},
+		Serials: []libvirtxml.DomainSerial{renderSerial(d)},
 		Consoles: []libvirtxml.DomainConsole{{
 			Source: &libvirtxml.DomainChardevSource{Pty: &libvirtxml.DomainChardevSourcePty{}},
 			Target: &libvirtxml.DomainConsoleTarget{Type: "serial", Port: ptr.To[uint](0)},
 		}},
-		Watchdogs: []libvirtxml.DomainWatchdog{{Model: "i6300esb", Action: "reset"}},
+		TPMs:      renderTPMs(d.Spec.TPM),
+		Watchdogs: []libvirtxml.DomainWatchdog{renderWatchdog(d.Spec.Watchdog)},
 		// The kubelet takes the memory it sees at start for granted.
 		MemBalloon: &libvirtxml.DomainMemBalloon{Model: "none"},
 	}

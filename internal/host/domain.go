@@ -221,13 +221,18 @@ func (h *Host) DestroyDomain(ctx context.Context, uuid string) error {
 	return s.unlessStopped(ctx, uuid, "destroying", err)
 }
 
-// ShutdownDomain asks the guest to shut down and does not wait for it; a domain that does not run is fine.
+// ShutdownDomain presses the power button of a domain and does not wait for the guest; a domain that does not run is
+// fine. The guest agent isn't asked: that call ends only when the guest does.
 func (h *Host) ShutdownDomain(ctx context.Context, uuid string) error {
 	s, err := h.current()
 	if err != nil {
 		return err
 	}
-	err = doOnDomain(ctx, s, uuid, "domainShutdown", (*libvirt.Domain).Shutdown)
+	flags := libvirt.DOMAIN_SHUTDOWN_ACPI_POWER_BTN
+	if s.test {
+		flags = libvirt.DOMAIN_SHUTDOWN_DEFAULT // it knows no other
+	}
+	err = doOnDomain(ctx, s, uuid, "domainShutdownFlags", func(dom *libvirt.Domain) error { return dom.ShutdownFlags(flags) })
 	return s.unlessStopped(ctx, uuid, "shutting down", err)
 }
 

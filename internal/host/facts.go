@@ -42,6 +42,10 @@ type Facts struct {
 	MemoryBytes int64
 	// DomainTypes are the kinds of domain that the host offers for its own architecture: kvm, qemu, test.
 	DomainTypes []string
+	// NUMANodes is the number of NUMA nodes.
+	NUMANodes int
+	// HugePages are those that the host keeps in store.
+	HugePages []HugePages
 }
 
 // Facts asks the host about itself: a handful of calls.
@@ -90,6 +94,10 @@ func (h *Host) facts(ctx context.Context) (Facts, error) {
 	if err != nil {
 		return Facts{}, err
 	}
+	pages, err := s.hugePages(ctx, caps.Host.NUMA)
+	if err != nil {
+		return Facts{}, err
+	}
 	return Facts{
 		Hostname:          hostname,
 		UUID:              hostUUID(caps),
@@ -100,6 +108,8 @@ func (h *Host) facts(ctx context.Context) (Facts, error) {
 		// Not what nodeGetInfo says: that was seen to be less than what is there.
 		MemoryBytes: int64(memory.Total) << 10,
 		DomainTypes: domainTypes(caps, node.Model),
+		NUMANodes:   numaNodes(caps.Host.NUMA),
+		HugePages:   pages,
 	}, nil
 }
 

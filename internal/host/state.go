@@ -43,6 +43,7 @@ const (
 	ReasonDestroyed = "Destroyed"
 	ReasonUser      = "User"
 	ReasonMigrated  = "Migrated"
+	ReasonSaved     = "Saved"
 )
 
 var states = map[libvirt.DomainState]State{
@@ -77,7 +78,7 @@ var shutoffReasons = map[libvirt.DomainShutoffReason]string{
 	libvirt.DOMAIN_SHUTOFF_DESTROYED:     ReasonDestroyed,
 	libvirt.DOMAIN_SHUTOFF_CRASHED:       ReasonCrashed,
 	libvirt.DOMAIN_SHUTOFF_MIGRATED:      ReasonMigrated,
-	libvirt.DOMAIN_SHUTOFF_SAVED:         "Saved",
+	libvirt.DOMAIN_SHUTOFF_SAVED:         ReasonSaved,
 	libvirt.DOMAIN_SHUTOFF_FAILED:        ReasonFailed,
 	libvirt.DOMAIN_SHUTOFF_FROM_SNAPSHOT: "FromSnapshot",
 	libvirt.DOMAIN_SHUTOFF_DAEMON:        "Daemon",
@@ -126,7 +127,7 @@ var stoppedReasons = map[libvirt.DomainEventStoppedDetailType]string{
 	libvirt.DOMAIN_EVENT_STOPPED_DESTROYED:     ReasonDestroyed,
 	libvirt.DOMAIN_EVENT_STOPPED_CRASHED:       ReasonCrashed,
 	libvirt.DOMAIN_EVENT_STOPPED_MIGRATED:      ReasonMigrated,
-	libvirt.DOMAIN_EVENT_STOPPED_SAVED:         "Saved",
+	libvirt.DOMAIN_EVENT_STOPPED_SAVED:         ReasonSaved,
 	libvirt.DOMAIN_EVENT_STOPPED_FAILED:        ReasonFailed,
 	libvirt.DOMAIN_EVENT_STOPPED_FROM_SNAPSHOT: "FromSnapshot",
 }

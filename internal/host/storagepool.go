@@ -184,6 +184,21 @@ func (s *session) refreshPool(ctx context.Context, name string) error {
 	return doOnPool(ctx, s, name, "storagePoolRefresh", func(pool *libvirt.StoragePool) error { return pool.Refresh(0) })
 }
 
+// RefreshStoragePool has libvirt read a pool's directory anew and returns the pool with its sizes of now, which costs the
+// more the more volumes it has. ErrNotFound: there is no such pool.
+func (h *Host) RefreshStoragePool(ctx context.Context, name string) (StoragePool, error) {
+	s, err := h.current()
+	if err != nil {
+		return StoragePool{}, err
+	}
+	if err := s.refreshPool(ctx, name); err != nil {
+		// A pool is stopped by a refresh that fails.
+		_, startErr := s.startPool(ctx, name)
+		return StoragePool{}, fmt.Errorf("refreshing storage pool %s: %w", name, errors.Join(err, startErr))
+	}
+	return h.StoragePool(ctx, name)
+}
+
 // fullIfShort adds ErrNoSpace to the error of a failed write if the pool has less space than that write needed: libvirt
 // passes on only the text of what went wrong.
 func (s *session) fullIfShort(ctx context.Context, pool string, needed int64, err error) error {

@@ -73,10 +73,12 @@ func (n *Node) render() ([]byte, error) {
 		Memory  uint64   `xml:"memory"`
 		Bridges []bridge `xml:"interface"`
 		Pools   []*pool  `xml:"pool"`
+		Devices []libvirtxml.NodeDevice
 	}{
 		CPU:     cpu{MHz: 2000, Model: "x86_64", Active: n.cpus, Nodes: 1, Sockets: 1, Cores: n.cpus, Threads: 1},
 		Memory:  n.memoryKiB,
 		Bridges: bridges,
 		Pools:   n.pools,
+		Devices: n.devices,
 	}, "", "  ")
 }

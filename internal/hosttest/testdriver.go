@@ -17,10 +17,12 @@ limitations under the License.
 package hosttest
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"k8s.io/utils/ptr"
 	"libvirt.org/go/libvirtxml"
 )
 
@@ -30,6 +32,7 @@ type Node struct {
 	cpus      int
 	pools     []*pool
 	bridges   []string
+	devices   []libvirtxml.NodeDevice
 }
 
 // NodeOption changes a Node.
@@ -62,6 +65,20 @@ func Volume(pool, name, format string, capacity uint64) NodeOption {
 				Path:   filepath.Join(p.Target.Path, name),
 				Format: &libvirtxml.StorageVolumeTargetFormat{Type: format},
 			},
+		})
+	}
+}
+
+// PCIDevice adds a PCI device of bus 1: its slot, vendor and device.
+func PCIDevice(slot uint, vendor, device string) NodeOption {
+	return func(n *Node) {
+		n.devices = append(n.devices, libvirtxml.NodeDevice{
+			Name:   fmt.Sprintf("pci_0000_01_%02x_0", slot),
+			Parent: "computer",
+			Capability: libvirtxml.NodeDeviceCapability{PCI: &libvirtxml.NodeDevicePCICapability{
+				Domain: new(uint), Bus: ptr.To[uint](1), Slot: &slot, Function: new(uint),
+				Vendor: libvirtxml.NodeDeviceIDName{ID: "0x" + vendor}, Product: libvirtxml.NodeDeviceIDName{ID: "0x" + device},
+			}},
 		})
 	}
 }

@@ -36,6 +36,8 @@ type Candidate struct {
 	DomainTypes []string
 	// Room is what the host has of each resource. Empty when that isn't known.
 	Room []Room
+	// Devices are the PCI devices that the host offers.
+	Devices []Device
 	// Needs are what the machine takes of this host beside what it takes of any: space in its storage pools.
 	Needs []Need
 	// Siblings are the machines on the host that belong together with the one to be placed.
@@ -55,6 +57,8 @@ type Request struct {
 	ControlPlane bool
 	// Needs are the resources that the machine takes.
 	Needs []Need
+	// Devices are the PCI devices that the machine asks for.
+	Devices []DeviceNeed
 }
 
 // Pick chooses the best of the hosts that can take a machine. The order of the candidates doesn't matter. It returns a

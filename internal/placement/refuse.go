@@ -51,7 +51,8 @@ func refuse(candidate *Candidate, request *Request) []string {
 			}
 		}
 	}
-	return reasons
+	_, lacking := Assign(candidate.Devices, request.Devices)
+	return append(reasons, lacking...)
 }
 
 // ruledOut tells whether the machine asks for other hosts than this one, whatever it has.

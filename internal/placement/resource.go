@@ -34,7 +34,17 @@ const (
 	DiskPromise Resource = "disk pool to promise"
 	// DiskSpace is the space in bytes that is free in the disk pool now, whoever takes it.
 	DiskSpace Resource = "disk pool available"
+	// HostCPUs are the logical CPUs of a host, counted from 0 to the last that a machine is tied to. They aren't shared
+	// out: machines may be tied to the same.
+	HostCPUs Resource = "host CPUs"
+	// NUMANodes of a host, counted likewise.
+	NUMANodes Resource = "NUMA nodes"
 )
+
+// HugePages in bytes, of the pages of that size.
+func HugePages(pageBytes int64) Resource {
+	return Resource(fmt.Sprintf("huge pages of %d KiB", pageBytes>>10))
+}
 
 // inPool stands between a resource of storage and the name of the pool, unless that is the disk pool.
 const inPool = " in pool "
@@ -93,6 +103,13 @@ func lack(room Room, need Need) string {
 			mebibytes(free), pool, mebibytes(room.Capacity), mebibytes(needed))
 	case DiskSpace:
 		return fmt.Sprintf("has %s available in %s, needs %s", mebibytes(free), pool, mebibytes(needed))
+	case HostCPUs:
+		return fmt.Sprintf("has no CPU %d, which spec.cpuPinning names: it has 0 to %d", needed-1, room.Capacity-1)
+	case NUMANodes:
+		if room.Capacity <= 0 {
+			return fmt.Sprintf("reports no NUMA nodes, and spec.numa names node %d", needed-1)
+		}
+		return fmt.Sprintf("has no NUMA node %d, which spec.numa names: it has 0 to %d", needed-1, room.Capacity-1)
 	default:
 		return fmt.Sprintf("has %s of %s free of %s, needs %s",
 			mebibytes(free), need.Resource, mebibytes(room.Capacity), mebibytes(needed))
