@@ -139,6 +139,7 @@ func renderDevices(d Definition) *libvirtxml.DomainDeviceList {
 			Source: &libvirtxml.DomainChardevSource{Pty: &libvirtxml.DomainChardevSourcePty{}},
 			Target: &libvirtxml.DomainConsoleTarget{Type: "serial", Port: ptr.To[uint](0)},
 		}},
+		Videos:    renderVideos(),
 		Watchdogs: []libvirtxml.DomainWatchdog{{Model: "i6300esb", Action: "reset"}},
 		// The kubelet takes the memory it sees at start for granted.
 		MemBalloon: &libvirtxml.DomainMemBalloon{Model: "none"},

@@ -126,6 +126,11 @@ func (s *session) download(ctx context.Context, pool, name string, w io.Writer, 
 	if err != nil {
 		return err
 	}
+	return t.receive(ctx, w)
+}
+
+// receive writes all that comes to w, and ends the transfer.
+func (t *transfer) receive(ctx context.Context, w io.Writer) error {
 	for {
 		// A fresh buffer each time: one that hangs may still be written to after this returned.
 		chunk := make([]byte, chunkBytes)
@@ -174,17 +179,21 @@ func (s *session) openTransfer(ctx context.Context, pool, name, procedure string
 	if err != nil {
 		return nil, err
 	}
+	return startTransfer(ctx, s.storage, stream)
+}
+
+// startTransfer takes a slot of the connection for a stream that was opened on it.
+func startTransfer(ctx context.Context, c *connection, stream *libvirt.Stream) (*transfer, error) {
 	last := make(chan struct{})
 	close(last)
-	t := &transfer{connection: s.storage, stream: stream, last: last}
-	if err := s.storage.acquire(ctx); err != nil {
+	if err := c.acquire(ctx); err != nil {
 		go func() {
 			_ = stream.Abort()
 			_ = stream.Free()
 		}()
 		return nil, err
 	}
-	return t, nil
+	return &transfer{connection: c, stream: stream, last: last}, nil
 }
 
 // step does one thing with the stream.
