@@ -17,6 +17,7 @@ limitations under the License.
 package plugin
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -42,15 +43,12 @@ func writeTree(w io.Writer, root node) error {
 
 // writeNode writes a node behind what leads to it, and its children behind what goes on below it.
 func writeNode(w io.Writer, n node, before, below string) {
-	// A cell without text would end the row's columns early.
 	cells := []string{before + n.name, n.state, n.size, n.details}
-	for i := range cells {
-		cells[i] = strings.NewReplacer("\n", " ", "\t", " ").Replace(cells[i])
-		if cells[i] == "" && i < len(cells)-1 {
-			cells[i] = "-"
-		}
+	for i, cell := range cells {
+		// A line break would break the table, and so would a cell without text.
+		cells[i] = cmp.Or(strings.NewReplacer("\n", " ", "\t", " ").Replace(cell), "-")
 	}
-	fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+	fmt.Fprintln(w, strings.Join(cells, "\t"))
 	for i, child := range n.children {
 		if i == len(n.children)-1 {
 			writeNode(w, child, below+"└─ ", below+"   ")
