@@ -77,6 +77,10 @@ const (
 	// HostInvalidURIReason says that spec.uri can't be used: correct it as the message says.
 	HostInvalidURIReason = "InvalidURI"
 
+	// HostOtherHostReason says that spec.uri leads to another host than the one that the machines are on: correct it. If
+	// the host was replaced, remove status.hostUUID, and its machines count as missing.
+	HostOtherHostReason = "OtherHost"
+
 	// HostStorageReadyCondition is true while the pools of spec.storage are there and active.
 	HostStorageReadyCondition = "StorageReady"
 
@@ -190,6 +194,10 @@ const (
 	// the Machine once you are sure that the host is gone for good.
 	MachineHostNotFoundReason = "HostNotFound"
 
+	// MachineStoragePoolNotFoundReason says that the deletion waits for a storage pool of the LibvirtHost's spec.storage
+	// that doesn't exist on the host, so that the volumes in it can't be removed: define it there again.
+	MachineStoragePoolNotFoundReason = "StoragePoolNotFound"
+
 	// MachineImageReadyCondition is true once the image is on the host.
 	MachineImageReadyCondition = "ImageReady"
 
@@ -244,7 +252,8 @@ const (
 	MachineDomainMigratedReason = "DomainMigrated"
 
 	// MachineDomainConflictReason says that a domain or a volume on the host has the name or the UUID of this machine
-	// and isn't ours: the message names it. Rename or remove it.
+	// and isn't ours: the message names it. Rename or remove it. It is also said of a machine that was created with the
+	// spec.providerID of another one: make the Machine anew without it.
 	MachineDomainConflictReason = "DomainConflict"
 
 	// MachineStartFailedReason says that the hypervisor didn't start the domain, for the reason in the message. It is

@@ -82,10 +82,11 @@ type LibvirtHostSpec struct {
 	// them in the condition OrphansAbsent. Delete removes them, with all data on their disks, once they have been
 	// orphans for ten minutes.
 	//
-	// WARNING: two management clusters that use one host see each other's machines as orphans. Never set Delete on a
-	// host, or on a host with a storage pool, that another management cluster uses too. As a safeguard a domain is only
-	// removed while its Cluster is in this management cluster and not paused, or when the network of its Cluster is gone
-	// from the host; a disk only when no domain of the host uses it and nothing was written to it since it was found.
+	// WARNING: two managers that use one host, as those of two management clusters, see each other's machines as orphans.
+	// Never set Delete on a host, or on a host with a storage pool, that another manager uses too. As a safeguard a domain
+	// is only removed when it is in the managed network of its Cluster, and that is gone from the host or is that of the
+	// LibvirtCluster here, whose Cluster isn't paused; a disk only when no other domain of the host uses it and nothing was
+	// written to it since it was found.
 	// +optional
 	OrphanPolicy OrphanPolicy `json:"orphanPolicy,omitempty"`
 }
@@ -175,7 +176,7 @@ const (
 // +kubebuilder:validation:MinProperties=1
 type LibvirtHostStatus struct {
 	// conditions represent the observations of the host's current state.
-	// Known condition types are Ready, Connected, StorageReady, OrphansAbsent and Deleting.
+	// Known condition types are Ready, Connected, StorageReady, OrphansAbsent, Deleting and Paused.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -207,6 +208,13 @@ type LibvirtHostStatus struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
 	Hostname string `json:"hostname,omitempty"`
+
+	// hostUUID is the UUID by which libvirt knows the host. While machines are on the host, a connection to another one on
+	// which none of them is isn't used. Remove the field to have the host that answers taken for this one.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	HostUUID string `json:"hostUUID,omitempty"`
 
 	// libvirtVersion is the version of the libvirt daemon.
 	// +optional

@@ -42,7 +42,7 @@ import (
 
 const (
 	// patience is how long a test waits for what must come.
-	patience = 40 * time.Second
+	patience = 90 * time.Second
 	// moment is how long a test watches that something doesn't come.
 	moment = 3 * time.Second
 
@@ -280,6 +280,10 @@ func ownedBy(owner client.Object, kind string) metav1.OwnerReference {
 	}
 }
 
+func onHost(name string) func(*machineParts) {
+	return func(p *machineParts) { p.libvirtMachine.Spec.HostName = name }
+}
+
 // kvm is the connection to a host of the scene.
 func (s *scene) kvm(hostName string) *host.Host {
 	s.t.Helper()
@@ -392,6 +396,32 @@ func staysSo(t *testing.T, what string, check func() error) {
 		if err := check(); err != nil {
 			t.Fatalf("Not any more: %s: %v", what, err)
 		}
+	}
+}
+
+// settles waits until what an object's own changes woke is done: from then on something else has to wake its reconciler.
+func (s *scene) settles(object conditionsObject) {
+	s.t.Helper()
+	s.refresh(object)
+	version := object.GetResourceVersion()
+	for quiet, end := time.Now(), time.Now().Add(patience); time.Since(quiet) < moment; time.Sleep(100 * time.Millisecond) {
+		if s.refresh(object); object.GetResourceVersion() != version {
+			version, quiet = object.GetResourceVersion(), time.Now()
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("%T %s changes on and on", object, object.GetName())
+		}
+	}
+}
+
+// expectWoken waits until an object that waited is ready, which mustn't take as long as it takes its reconciler to look
+// again by itself.
+func (s *scene) expectWoken(object conditionsObject) {
+	s.t.Helper()
+	began := time.Now()
+	s.expectReady(object)
+	if took := time.Since(began); took > conflictInterval-3*moment {
+		s.t.Errorf("%T %s is ready after %s only: nothing woke its reconciler", object, object.GetName(), took)
 	}
 }
 

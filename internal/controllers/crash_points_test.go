@@ -167,9 +167,15 @@ func (l *life) newClient(config *rest.Config, options client.Options) (client.Cl
 // startLife runs a manager of the scene's own, with an empty memory, until the returned function is called.
 func (s *scene) startLife(l *life) (end func()) {
 	s.t.Helper()
-	s.hosts = host.NewPool(ctrl.Log.WithName("host"), host.WithIntercept(l.libvirt))
+	return s.startOwn(l.newClient, host.WithIntercept(l.libvirt))
+}
+
+// startOwn runs a manager of the scene's own, with an empty memory, until the returned function is called.
+func (s *scene) startOwn(newClient client.NewClientFunc, options ...host.Option) (end func()) {
+	s.t.Helper()
+	s.hosts = host.NewPool(ctrl.Log.WithName("host"), options...)
 	ctx, cancel := context.WithCancel(context.Background())
-	ended, err := startManager(ctx, s.hosts, s.watchFilter, s.namespace, l.newClient)
+	ended, err := startManager(ctx, s.hosts, s.watchFilter, s.namespace, newClient)
 	if err != nil {
 		cancel()
 		s.t.Fatal(err)
@@ -257,16 +263,21 @@ func (c *crash) removeCluster() {
 // expectEmpty checks that no machine has left a file on a host.
 func expectEmpty(t *testing.T, lab *privatehost.Host) {
 	t.Helper()
-	for dir, want := range map[string][]string{"images": {imageVolume}, infrav1.DefaultSeedPool: nil} {
-		entries, err := os.ReadDir(lab.Path("/var/lib/libvirt/" + dir))
-		must(t, err)
-		var names []string
-		for _, entry := range entries {
-			names = append(names, entry.Name())
-		}
-		if !slices.Equal(names, want) {
-			t.Errorf("The pool %s has %v", dir, names)
-		}
+	expectFiles(t, lab, "images", imageVolume)
+	expectFiles(t, lab, infrav1.DefaultSeedPool)
+}
+
+// expectFiles checks which files are in the directory of a pool.
+func expectFiles(t *testing.T, lab *privatehost.Host, pool string, want ...string) {
+	t.Helper()
+	entries, err := os.ReadDir(lab.Path("/var/lib/libvirt/" + pool))
+	must(t, err)
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	if slices.Sort(want); !slices.Equal(names, want) {
+		t.Errorf("The pool %s has %v, want %v", pool, names, want)
 	}
 }
 

@@ -119,18 +119,18 @@ func (e *HostEvents) Start(ctx context.Context) error {
 func (e *HostEvents) dispatch(ctx context.Context, event host.Event) error {
 	switch event.Kind {
 	case host.DomainChanged:
-		return e.wakeMachines(ctx, client.MatchingFields{providerIDField: domain.ProviderID(event.UUID)})
+		return e.domainChanged(ctx, hostOf(event.Host), event.UUID)
 	case host.NetworkChanged:
+		// A network that isn't ours may be what was in the way of one of ours.
 		key := hostOf(event.Host)
-		for _, uuid := range []string{event.UUID, existingNetwork} {
-			if err := e.wakeClusters(ctx, client.InNamespace(key.Namespace), client.MatchingFields{networkUUIDField: uuid}); err != nil {
-				return err
-			}
+		if err := e.wakeClusters(ctx, client.InNamespace(key.Namespace)); err != nil {
+			return err
 		}
 		return e.wakeMachines(ctx, client.InNamespace(key.Namespace), client.MatchingFields{hostNameField: key.Name})
 	case host.StoragePoolChanged:
-		e.hosts.add(hostOf(event.Host))
-		return nil
+		key := hostOf(event.Host)
+		e.hosts.add(key)
+		return e.wakeMachines(ctx, client.InNamespace(key.Namespace), client.MatchingFields{hostNameField: key.Name})
 	case host.HostConnected, host.HostDisconnected:
 		key := hostOf(event.Host)
 		e.hosts.add(key)
@@ -141,6 +141,26 @@ func (e *HostEvents) dispatch(ctx context.Context, event host.Event) error {
 			return err
 		}
 		return e.wakeMachines(ctx, client.InNamespace(key.Namespace), client.MatchingFields{hostNameField: noHost})
+	}
+	return nil
+}
+
+// domainChanged wakes the machines that a domain may be, in all namespaces: an operator may have migrated it. A domain that
+// is no machine of the host's takes or gives back room all the same, which the LibvirtHost reports: that wakes those who
+// wait for room.
+func (e *HostEvents) domainChanged(ctx context.Context, key types.NamespacedName, uuid string) error {
+	var list infrav1.LibvirtMachineList
+	if err := e.Client.List(ctx, &list, e.filtered([]client.ListOption{client.MatchingFields{providerIDField: domain.ProviderID(uuid)}})...); err != nil {
+		return err
+	}
+	known := false
+	for i := range list.Items {
+		m := &list.Items[i]
+		known = known || m.Namespace == key.Namespace && m.Spec.HostName == key.Name
+		e.machines.add(client.ObjectKeyFromObject(m))
+	}
+	if !known {
+		e.hosts.add(key)
 	}
 	return nil
 }

@@ -278,9 +278,9 @@ func TestNodeRangeIsWidened(t *testing.T) {
 	second := s.createMachine("green", "second")
 	s.expectCondition(second, infrav1.MachineDomainReadyCondition, metav1.ConditionFalse, infrav1.MachineAddressesExhaustedReason,
 		"1 of 1 in 192.168.1.100: delete machines, or widen spec.network.nodeRange")
+	s.settles(second)
 	change(s, green, func(c *infrav1.LibvirtCluster) { c.Spec.Network.NodeRange = "192.168.1.100-192.168.1.101" })
-	touch(s, second)
-	s.expectReady(second)
+	s.expectWoken(second)
 	if internalIP(second) != "192.168.1.101" {
 		t.Errorf("It has %s", internalIP(second))
 	}

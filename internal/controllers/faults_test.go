@@ -17,6 +17,7 @@ limitations under the License.
 package controllers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -24,9 +25,12 @@ import (
 	"syscall"
 	"testing"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/domain"
@@ -205,12 +209,13 @@ func TestMoveToAnotherManagementCluster(t *testing.T) {
 	s.expectGone(green)
 }
 
-// move makes a paused object anew with its metadata and spec and lets it go on.
+// move makes a paused object anew with its metadata and spec and lets it go on. As clusterctl does, it takes the finalizers
+// away from one that is being deleted: from another they would be missed, and added again.
 func move[T conditionsObject](s *scene, object T) {
 	s.t.Helper()
 	moved := object.DeepCopyObject().(T)
-	change(s, object, func(o T) { o.SetFinalizers(nil) })
 	s.delete(object)
+	change(s, object, func(o T) { o.SetFinalizers(nil) })
 	s.expectGone(object)
 	moved.SetUID("")
 	moved.SetResourceVersion("")
@@ -233,6 +238,16 @@ func newLab(t *testing.T, edits ...func(*privatehost.Options)) *privatehost.Host
 		t.Fatalf("Making an image: %v: %s", err, output)
 	}
 	return lab
+}
+
+// inside runs a shell command inside a private host.
+func inside(t *testing.T, lab *privatehost.Host, command string) string {
+	t.Helper()
+	output, err := lab.Inside(t.Context(), "sh", "-c", command).CombinedOutput()
+	if err != nil {
+		t.Fatalf("Running %q inside the host: %v: %s", command, err, output)
+	}
+	return string(output)
 }
 
 // emulated makes a machine that a real host can run without KVM.
@@ -320,6 +335,53 @@ func TestMachineGoesWithItsHost(t *testing.T) {
 	s.expectGone(m)
 	s.delete(green)
 	s.expectGone(green)
+}
+
+// TestHostThatTheCacheLacks has the cache say that a host is gone which is there: nothing is given up for that.
+func TestHostThatTheCacheLacks(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.readyHost("kvm1", testDriver(t))
+	direct, err := client.NewWithWatch(apiConfig, client.Options{Scheme: scheme})
+	must(t, err)
+	behind := interceptor.NewClient(direct, interceptor.Funcs{
+		Get: func(_ context.Context, _ client.WithWatch, key client.ObjectKey, _ client.Object, _ ...client.GetOption) error {
+			return apierrors.NewNotFound(schema.GroupResource{Resource: "libvirthosts"}, key.Name)
+		},
+	})
+	machines := &LibvirtMachineReconciler{Client: behind, APIReader: api, Hosts: s.hosts}
+	scope := &machineScope{libvirtMachine: s.machineParts("green", "green-a").libvirtMachine}
+	if err := machines.findHost(t.Context(), scope, "kvm1"); err != nil || scope.host == nil {
+		t.Errorf("A machine finds its host: %v", err)
+	}
+	if err := machines.findHost(t.Context(), scope, "kvm2"); !errors.Is(err, errHostGone) {
+		t.Errorf("A machine whose host is gone: %v", err)
+	}
+	clusters := &LibvirtClusterReconciler{Client: behind, APIReader: api, Hosts: s.hosts}
+	if err := clusters.checkHostGone(t.Context(), s.namespace, "kvm1"); err == nil {
+		t.Error("A cluster takes its host for gone")
+	}
+	must(t, clusters.checkHostGone(t.Context(), s.namespace, "kvm2"))
+}
+
+// TestDomainThatMayBeOnAHostOutOfReach has a domain leave its host without a trace while another host of the cluster can't
+// be asked.
+func TestDomainThatMayBeOnAHostOutOfReach(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.readyHost("kvm1", testDriver(t))
+	kvm2 := s.readyHost("kvm2", testDriver(t))
+	green := s.readyCluster("green", "10.20.0.0/27")
+	m := s.readyMachine("green", "green-a", func(p *machineParts) { p.libvirtMachine.Spec.HostName = "kvm1" })
+	change(s, kvm2, func(h *infrav1.LibvirtHost) { h.Spec.URI = "qemu+unix:///system?socket=/nonexistent/libvirt-sock" })
+	s.expectCondition(kvm2, infrav1.HostConnectedCondition, metav1.ConditionFalse, infrav1.HostUnreachableReason)
+	must(t, s.kvm("kvm1").DestroyDomain(t.Context(), uuidOf(m)))
+	must(t, s.kvm("kvm1").UndefineDomain(t.Context(), uuidOf(m)))
+	s.expectCondition(m, infrav1.MachineDomainReadyCondition, metav1.ConditionUnknown, infrav1.HostUnreachableReason,
+		"isn't on host kvm1 any more", "isn't connected: kvm2")
+	s.delete(m)
+	s.expectGone(m)
+	s.expectNoTraces(green, "kvm1", uuidOf(m))
 }
 
 // TestNetworkThatSomebodyRemoved has it made again, with the addresses that machines have.

@@ -24,6 +24,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -35,18 +37,8 @@ import (
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/domain"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
-	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
 )
-
-// inside runs a shell command inside a private host.
-func inside(t *testing.T, lab *privatehost.Host, command string) string {
-	t.Helper()
-	output, err := lab.Inside(t.Context(), "sh", "-c", command).CombinedOutput()
-	if err != nil {
-		t.Fatalf("Running %q inside the host: %v: %s", command, err, output)
-	}
-	return string(output)
-}
 
 // TestFullDisk has a machine wait for room in the disk pool.
 func TestFullDisk(t *testing.T) {
@@ -201,25 +193,54 @@ func TestStoppedNetwork(t *testing.T) {
 	for _, m := range []*infrav1.LibvirtMachine{first, second} {
 		s.expectAllThere(green, m)
 	}
-	// libvirt doesn't plug a machine that runs into its bridge again; a new one is.
+	// libvirt doesn't plug a machine that runs into its bridge again; a new one is. It gives the host's end of an interface
+	// the guest's MAC address but for the first byte.
 	bridge := strings.TrimSpace(inside(t, lab, "virsh net-info "+green.Spec.Network.UUID+" | sed -n 's/^Bridge: *//p'"))
-	if plugged := strings.Fields(inside(t, lab, "ls /sys/class/net/"+bridge+"/brif")); len(plugged) == 0 {
-		t.Errorf("No machine is plugged into the bridge %s", bridge)
+	port, ports := "fe"+strings.TrimPrefix(network.MAC(uuidOf(second)), "52"), inside(t, lab, "ip -br link show master "+bridge)
+	if !strings.Contains(ports, port) {
+		t.Errorf("The new machine's end %s isn't plugged into the bridge %s, which has\n%s", port, bridge, ports)
 	}
 }
 
-// TestStoppedPool has somebody stop the pool of the disks while a machine is to be made in it.
+// TestStoppedPool has somebody stop the pool of the disks just when a machine's disk is to be made in it. Whoever hears of
+// it first is kept from starting the pool again until the call has failed.
 func TestStoppedPool(t *testing.T) {
 	t.Parallel()
-	s := newScene(t)
+	s := newSceneOf(t, "", nil)
+	s.watchFilter = s.namespace
 	lab := newLab(t)
+	var once sync.Once
+	var armed atomic.Bool
+	failed := make(chan struct{})
+	s.startOwn(nil, host.WithIntercept(func(procedure string, call func() error) error {
+		if armed.Load() && procedure == "storagePoolCreate" {
+			<-failed
+		}
+		var err error
+		if armed.Load() && procedure == "storageVolCreateXML" {
+			once.Do(func() {
+				defer close(failed)
+				output, stopErr := lab.Inside(t.Context(), "virsh", "pool-destroy", "default").CombinedOutput()
+				if err = call(); err == nil {
+					t.Errorf("A disk was made in a pool that is stopped: %s, %v", output, stopErr)
+				}
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return call()
+	}))
 	kvm1 := s.readyHost("kvm1", lab.URI())
 	green := s.readyCluster("green", "10.20.0.0/27")
 	first := s.readyMachine("green", "first", emulated)
-	inside(t, lab, "virsh pool-destroy default && virsh pool-destroy "+infrav1.DefaultSeedPool)
+	armed.Store(true)
 	second := s.readyMachine("green", "second", emulated)
+	<-failed
+	inside(t, lab, "virsh pool-destroy default && virsh pool-destroy "+infrav1.DefaultSeedPool)
+	third := s.readyMachine("green", "third", emulated)
 	s.expectReady(kvm1)
-	for _, m := range []*infrav1.LibvirtMachine{first, second} {
+	for _, m := range []*infrav1.LibvirtMachine{first, second, third} {
 		s.expectAllThere(green, m)
 		s.delete(m)
 		s.expectGone(m)

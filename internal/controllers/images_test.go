@@ -18,6 +18,7 @@ package controllers
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -27,7 +28,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -110,6 +113,50 @@ func TestImageComesByHTTP(t *testing.T) {
 	if late := s.readyMachine("green", "late", emulated, imported); len(requests) != 1 {
 		t.Errorf("For %s it was asked for again", late.Name)
 	}
+}
+
+// TestImportGoesOnWhenTheHostIsBack breaks a host in the midst of an import. A failure of another kind would be tried again
+// half a minute later.
+func TestImportGoesOnWhenTheHostIsBack(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	lab := newLab(t)
+	kvm1 := s.readyHost("kvm1", lab.URI())
+	s.readyCluster("green", "10.20.0.0/27")
+	content, requests, goOn := qcow2(t, "-o", "preallocation=full"), make(chan struct{}, 10), make(chan struct{})
+	image := served(t, content, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+		requests <- struct{}{}
+		if len(requests) == 1 {
+			_, _ = w.Write(content[:len(content)/2])
+			w.(http.Flusher).Flush()
+			select {
+			case <-goOn:
+			case <-r.Context().Done():
+			}
+			_, _ = w.Write(content[len(content)/2:])
+			return
+		}
+		_, _ = w.Write(content)
+	})
+	m := s.createMachine("green", "green-a", emulated, func(p *machineParts) { p.libvirtMachine.Spec.Image = image })
+	s.expectCondition(m, infrav1.MachineImageReadyCondition, metav1.ConditionFalse, infrav1.MachineImageImportingReason, " of 64 MiB")
+	must(t, lab.StopDaemon(t.Context(), syscall.SIGKILL))
+	close(goOn)
+	s.expectCondition(kvm1, infrav1.HostConnectedCondition, metav1.ConditionFalse, infrav1.HostUnreachableReason)
+	must(t, lab.StartDaemon(t.Context()))
+	back := time.Now()
+	if err := within(20*time.Second, func() error {
+		if len(requests) < 2 {
+			s.refresh(m)
+			return errors.New(describe(m))
+		}
+		return nil
+	}); err != nil {
+		t.Fatalf("It isn't tried again: %v", err)
+	}
+	t.Logf("It was tried again %s after the daemon was started", time.Since(back).Round(time.Millisecond))
+	s.expectReady(m)
 }
 
 func TestImageThatMustNotBeUsed(t *testing.T) {

@@ -25,25 +25,19 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
-	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
 )
 
 // The fields by which objects are found in the cache.
 const (
-	providerIDField  = "spec.providerID"
-	hostNameField    = "spec.hostName"
-	networkUUIDField = "spec.network.uuid"
+	providerIDField = "spec.providerID"
+	hostNameField   = "spec.hostName"
 )
 
 // noHost is under what the machines are found that have no host yet. No host has that name.
 const noHost = "/"
 
-// existingNetwork is under what the clusters are found whose networks aren't ours and have a UUID of their own on each
-// host. No network has that UUID.
-const existingNetwork = "existing"
-
-// addIndexes makes the cache of a manager find LibvirtMachines by providerID and by host, and LibvirtClusters by the
-// UUID of their network. Call it before the reconcilers are set up.
+// addIndexes makes the cache of a manager find LibvirtMachines by providerID and by host. Call it before the reconcilers
+// are set up.
 func addIndexes(ctx context.Context, mgr manager.Manager) error {
 	indexer := mgr.GetFieldIndexer()
 	for _, index := range []struct {
@@ -56,12 +50,6 @@ func addIndexes(ctx context.Context, mgr manager.Manager) error {
 		}},
 		{&infrav1.LibvirtMachine{}, hostNameField, func(o client.Object) string {
 			return cmp.Or(o.(*infrav1.LibvirtMachine).Spec.HostName, noHost)
-		}},
-		{&infrav1.LibvirtCluster{}, networkUUIDField, func(o client.Object) string {
-			if network.Existing(o.(*infrav1.LibvirtCluster).Spec.Network) {
-				return existingNetwork
-			}
-			return o.(*infrav1.LibvirtCluster).Spec.Network.UUID
 		}},
 	} {
 		values := func(o client.Object) []string {

@@ -204,9 +204,16 @@ func TestNothingIsReachedAcrossNamespaces(t *testing.T) {
 			}},
 		},
 		intrusion{
-			name: "the providerID of a machine", condition: infrav1.MachineDomainReadyCondition, reasons: []string{infrav1.MachineDomainConflictReason, infrav1.MachineDomainMissingReason},
+			name: "the providerID of a machine", condition: infrav1.MachinePlacedCondition, reasons: []string{infrav1.MachineDomainConflictReason},
 			edits: []func(*machineParts){func(p *machineParts) {
 				p.libvirtMachine.Spec.ProviderID, p.libvirtMachine.Spec.HostName = m.Spec.ProviderID, "shared"
+			}},
+		},
+		intrusion{
+			name: "the providerID of a machine that was moved here", condition: infrav1.MachineDomainReadyCondition, reasons: []string{infrav1.MachineDomainConflictReason, infrav1.MachineDomainMissingReason},
+			edits: []func(*machineParts){func(p *machineParts) {
+				p.libvirtMachine.Spec.ProviderID, p.libvirtMachine.Spec.HostName = m.Spec.ProviderID, "shared"
+				setAnnotation(p.libvirtMachine, provisionedAnnotation, "true")
 			}},
 		},
 		intrusion{

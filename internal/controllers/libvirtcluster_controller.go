@@ -43,7 +43,9 @@ import (
 
 // LibvirtClusterReconciler puts the node network of a cluster on the hosts that the cluster uses.
 type LibvirtClusterReconciler struct {
-	Client           client.Client
+	Client client.Client
+	// APIReader reads past the cache.
+	APIReader        client.Reader
 	Hosts            *host.Pool
 	Events           *HostEvents
 	WatchFilterValue string
@@ -110,6 +112,8 @@ type clusterScope struct {
 	plans          network.Plans
 	// selected are the hosts that the cluster may use, hosts those of them that are ready.
 	selected, hosts []*infrav1.LibvirtHost
+	// stuck tells that the network couldn't be taken from a host that isn't selected any more.
+	stuck bool
 }
 
 // Reconcile brings the node network of a cluster to its hosts, or takes it away.
@@ -122,6 +126,9 @@ func (r *LibvirtClusterReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 		return ctrl.Result{}, nil
 	}
 	cluster, err := util.GetOwnerCluster(ctx, r.Client, libvirtCluster.ObjectMeta)
+	if cluster == nil && client.IgnoreNotFound(err) == nil && waitsForUs(libvirtCluster, infrav1.ClusterFinalizer) {
+		cluster, err = lastCluster(ctx, r.APIReader, libvirtCluster)
+	}
 	if err != nil {
 		// An owner that isn't found is one that the cache doesn't show yet, and nothing else tells when it does.
 		return ctrl.Result{}, err
@@ -162,6 +169,9 @@ func (r *LibvirtClusterReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 		{infrav1.ClusterHostsAvailableCondition, infrav1.ClusterHostsAvailableReason, r.reconcileHosts},
 		{infrav1.ClusterNetworkReadyCondition, infrav1.ClusterNetworkReadyReason, r.reconcileNetwork},
 	})
+	if scope.stuck && (result.RequeueAfter == 0 || result.RequeueAfter > unreachableInterval) {
+		result.RequeueAfter = unreachableInterval
+	}
 	setReady(libvirtCluster, infrav1.ReadyReason, infrav1.ClusterHostsAvailableCondition, infrav1.ClusterNetworkReadyCondition)
 	return result, err
 }

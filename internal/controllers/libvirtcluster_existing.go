@@ -31,23 +31,22 @@ import (
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
 )
 
-// useNetwork decides whether the cluster uses an existing network on a host. One that turns out not to be fit isn't used,
+// noteUse notes whether the cluster uses an existing network on a host, for which it may be unfit. Such a one isn't used,
 // unless machines are in it already.
-func (r *LibvirtClusterReconciler) useNetwork(ctx context.Context, s *clusterScope, h *infrav1.LibvirtHost) error {
-	unfit := r.checkNetwork(ctx, s, h)
+func (r *LibvirtClusterReconciler) noteUse(ctx context.Context, s *clusterScope, hostName string, unfit error) error {
 	hosts := &s.libvirtCluster.Status.Hosts
 	var wait *waiting
 	switch {
-	case unfit == nil && !slices.Contains(*hosts, h.Name):
-		*hosts = append(*hosts, h.Name)
+	case unfit == nil && !slices.Contains(*hosts, hostName):
+		*hosts = append(*hosts, hostName)
 		slices.Sort(*hosts)
-	case errors.As(unfit, &wait) && !wait.unknown && slices.Contains(*hosts, h.Name):
-		machines, err := r.machines(ctx, s.cluster, client.MatchingFields{hostNameField: h.Name})
+	case errors.As(unfit, &wait) && !wait.unknown && slices.Contains(*hosts, hostName):
+		machines, err := r.machines(ctx, s.cluster, client.MatchingFields{hostNameField: hostName})
 		if err != nil {
 			return err
 		}
 		if len(machines) == 0 {
-			*hosts = slices.DeleteFunc(*hosts, func(name string) bool { return name == h.Name })
+			*hosts = slices.DeleteFunc(*hosts, func(name string) bool { return name == hostName })
 		}
 	}
 	return unfit

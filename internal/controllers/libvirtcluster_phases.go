@@ -22,12 +22,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/cluster-api/util/conditions"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
@@ -92,9 +94,11 @@ func (r *LibvirtClusterReconciler) selectedHosts(ctx context.Context, libvirtClu
 	return hosts, nil
 }
 
-// leaveHosts removes the network from hosts that aren't selected any more, once no machine of the cluster is on them.
+// leaveHosts removes the network from hosts that aren't selected any more, once no machine of the cluster is on them. One
+// on which that fails is tried again later: it is nothing to the hosts that are selected.
 func (r *LibvirtClusterReconciler) leaveHosts(ctx context.Context, s *clusterScope, selected []*infrav1.LibvirtHost) error {
-	for _, name := range slices.Clone(s.libvirtCluster.Status.Hosts) {
+	var leaving []string
+	for _, name := range s.libvirtCluster.Status.Hosts {
 		if slices.ContainsFunc(selected, func(h *infrav1.LibvirtHost) bool { return h.Name == name }) {
 			continue
 		}
@@ -105,14 +109,51 @@ func (r *LibvirtClusterReconciler) leaveHosts(ctx context.Context, s *clusterSco
 		if len(machines) > 0 {
 			continue
 		}
-		if err := r.removeNetwork(ctx, s, name); err != nil && !errors.Is(err, host.ErrUnreachable) && !errors.Is(err, host.ErrHostBusy) {
+		if used, err := r.usedSince(ctx, s.cluster, name); err != nil {
 			return err
-		} else if err != nil {
+		} else if !used {
+			leaving = append(leaving, name)
+		}
+	}
+	for i, err := range onEach(ctx, leaving, func(ctx context.Context, name string) error { return r.removeNetwork(ctx, s, name) }) {
+		if err != nil {
+			s.stuck = true
+			ctrl.LoggerFrom(ctx).Info("Failed to take the network from a host, will try again", "host", leaving[i], "reason", err.Error())
 			continue
 		}
-		s.libvirtCluster.Status.Hosts = slices.DeleteFunc(s.libvirtCluster.Status.Hosts, func(h string) bool { return h == name })
+		s.libvirtCluster.Status.Hosts = slices.DeleteFunc(s.libvirtCluster.Status.Hosts, func(h string) bool { return h == leaving[i] })
 	}
 	return nil
+}
+
+// usedSince looks past the cache whether a machine was placed on a host a moment ago.
+func (r *LibvirtClusterReconciler) usedSince(ctx context.Context, cluster *clusterv1.Cluster, hostName string) (bool, error) {
+	var list infrav1.LibvirtMachineList
+	if err := r.APIReader.List(ctx, &list, client.InNamespace(cluster.Namespace),
+		client.MatchingLabels{clusterv1.ClusterNameLabel: cluster.Name}); err != nil {
+		return false, fmt.Errorf("listing LibvirtMachines: %w", err)
+	}
+	return slices.ContainsFunc(list.Items, func(m infrav1.LibvirtMachine) bool { return m.Spec.HostName == hostName }), nil
+}
+
+// perHost is how long one host may take when something is done on each. The reconcile of a cluster has a minute, in which
+// it leaves hosts and then brings the network up on others.
+const perHost = 25 * time.Second
+
+// onEach does something on each of several hosts at the same time, so that one that hangs doesn't use up the time of the
+// others, and returns what went wrong on each.
+func onEach[H any](ctx context.Context, hosts []H, do func(context.Context, H) error) []error {
+	failures := make([]error, len(hosts))
+	var all sync.WaitGroup
+	for i, h := range hosts {
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, perHost)
+			defer cancel()
+			failures[i] = do(ctx, h)
+		})
+	}
+	all.Wait()
+	return failures
 }
 
 // machines are the LibvirtMachines of a cluster.
@@ -134,9 +175,10 @@ func (r *LibvirtClusterReconciler) reconcileNetwork(ctx context.Context, s *clus
 	if err := r.reconcileEndpoint(ctx, s); err != nil {
 		return err
 	}
+	existing := network.Existing(s.libvirtCluster.Spec.Network)
 	bringUp := r.ensureNetwork
-	if network.Existing(s.libvirtCluster.Spec.Network) {
-		bringUp = r.useNetwork
+	if existing {
+		bringUp = r.checkNetwork
 		if err := r.checkOtherClusters(ctx, s); err != nil {
 			return err
 		}
@@ -146,9 +188,13 @@ func (r *LibvirtClusterReconciler) reconcileNetwork(ctx context.Context, s *clus
 	}
 	up := 0
 	var failures []error
-	for _, h := range s.hosts {
-		if err := bringUp(ctx, s, h); err != nil {
-			failures = append(failures, wrapHost(h.Name, err))
+	for i, err := range onEach(ctx, s.hosts, func(ctx context.Context, h *infrav1.LibvirtHost) error { return bringUp(ctx, s, h) }) {
+		name := s.hosts[i].Name
+		if existing {
+			err = r.noteUse(ctx, s, name, err)
+		}
+		if err != nil {
+			failures = append(failures, wrapHost(name, err))
 			continue
 		}
 		up++
@@ -235,8 +281,8 @@ func (s *clusterScope) owner() owner.Owner {
 	}
 }
 
-// conflictInterval is when to look again whether somebody removed what stands in our way: libvirt tells us of changes
-// to what is ours only.
+// conflictInterval is when to look again whether somebody removed what stands in our way: libvirt doesn't tell of all that
+// changes, such as volumes and reservations.
 const conflictInterval = time.Minute
 
 // ensureNetwork brings the network up on one host. What was seen up is believed until the host says otherwise.
@@ -338,6 +384,10 @@ func failureDomains(selected []*infrav1.LibvirtHost, inUse []string) []clusterv1
 
 // reconcileDelete removes the network from all hosts once the machines are gone.
 func (r *LibvirtClusterReconciler) reconcileDelete(ctx context.Context, s *clusterScope) error {
+	if movedAway(s.libvirtCluster) {
+		controllerutil.RemoveFinalizer(s.libvirtCluster, infrav1.ClusterFinalizer)
+		return nil
+	}
 	machines, err := r.machines(ctx, s.cluster)
 	if err != nil {
 		return err
@@ -356,10 +406,15 @@ func (r *LibvirtClusterReconciler) reconcileDelete(ctx context.Context, s *clust
 		names = append(names, h.Name)
 	}
 	slices.Sort(names)
-	for _, name := range slices.Compact(names) {
-		if err := r.removeNetwork(ctx, s, name); err != nil {
-			return wrapHost(name, err)
+	names = slices.Compact(names)
+	var failures []error
+	for i, err := range onEach(ctx, names, func(ctx context.Context, name string) error { return r.removeNetwork(ctx, s, name) }) {
+		if err != nil {
+			failures = append(failures, wrapHost(names[i], err))
 		}
+	}
+	if len(failures) > 0 {
+		return together(failures)
 	}
 	controllerutil.RemoveFinalizer(s.libvirtCluster, infrav1.ClusterFinalizer)
 	return nil
@@ -398,9 +453,13 @@ func (r *LibvirtClusterReconciler) removeNetwork(ctx context.Context, s *cluster
 
 // checkHostGone tells a LibvirtHost that doesn't exist from one that isn't connected yet.
 func (r *LibvirtClusterReconciler) checkHostGone(ctx context.Context, namespace, name string) error {
-	err := r.Client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &infrav1.LibvirtHost{})
+	// What is given up with the host isn't looked for again, so the cache's word isn't enough.
+	err := r.APIReader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &infrav1.LibvirtHost{})
 	if err == nil {
 		return &waiting{reason: infrav1.HostUnreachableReason, message: "not connected yet"}
 	}
-	return client.IgnoreNotFound(err)
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("looking up LibvirtHost %s: %w", name, err)
+	}
+	return nil
 }

@@ -17,16 +17,20 @@ limitations under the License.
 package controllers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"libvirt.org/go/libvirtxml"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
+	"sigs.k8s.io/cluster-api/util/conditions"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
@@ -156,9 +160,63 @@ func TestClusterNetworkMustNotOverlapAnother(t *testing.T) {
 		return err
 	})
 
+	s.settles(green)
 	must(t, s.kvm("kvm1").DeleteNetwork(t.Context(), foreignUUID))
-	touch(s, green)
-	s.expectReady(green)
+	s.expectWoken(green)
+}
+
+// TestHostThatCantBeLeft has a cluster on a host that isn't connected and doesn't belong to the cluster any more. That is
+// nothing to the other hosts of the cluster, nor to its removal from them.
+func TestHostThatCantBeLeft(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.readyHost("kvm1", testDriver(t), func(h *infrav1.LibvirtHost) { h.Labels["site"] = "home" })
+	attic := s.createHost("attic", "qemu+libssh2://root@127.0.0.1/system", func(h *infrav1.LibvirtHost) { h.Spec.CredentialsRef.Name = "missing" })
+	s.expectCondition(attic, infrav1.HostConnectedCondition, metav1.ConditionFalse, infrav1.HostCredentialsNotFoundReason)
+	green := s.readyCluster("green", "10.20.0.0/27", func(c *infrav1.LibvirtCluster) { c.Spec.HostSelector.MatchLabels = map[string]string{"site": "home"} })
+	changeStatus(s, green, func(c *infrav1.LibvirtCluster) { c.Status.Hosts = []string{"attic", "kvm1"} })
+	staysSo(t, "the cluster is ready and hasn't given up the host", func() error {
+		s.refresh(green)
+		if !conditions.IsTrue(green, infrav1.ReadyCondition) || !slices.Equal(green.Status.Hosts, []string{"attic", "kvm1"}) {
+			return fmt.Errorf("the hosts are %v\n%s", green.Status.Hosts, describe(green))
+		}
+		return nil
+	})
+
+	s.delete(green)
+	s.expectCondition(green, infrav1.DeletingCondition, metav1.ConditionTrue, infrav1.HostUnreachableReason, "attic: not connected yet")
+	eventually(t, "the network is gone from the host that can be reached", func() error {
+		if _, err := s.kvm("kvm1").Network(t.Context(), green.Spec.Network.UUID); !errors.Is(err, host.ErrNotFound) {
+			return fmt.Errorf("it is there, %w", err)
+		}
+		return nil
+	})
+	s.delete(attic)
+	change(s, attic, func(h *infrav1.LibvirtHost) { h.Finalizers = nil })
+	s.expectGone(green)
+}
+
+// TestHangOnOneHost has calls to two hosts hang while the third answers.
+func TestHangOnOneHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		failures := onEach(t.Context(), []string{"hung", "hung too", "well"}, func(ctx context.Context, name string) error {
+			if name != "well" {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			if took := time.Since(began); took > 0 {
+				return fmt.Errorf("it had to wait for %s", took)
+			}
+			return nil
+		})
+		if !errors.Is(failures[0], context.DeadlineExceeded) || !errors.Is(failures[1], context.DeadlineExceeded) || failures[2] != nil {
+			t.Errorf("got %v", failures)
+		}
+		if took := time.Since(began); took != perHost {
+			t.Errorf("All of them took %s, want %s", took, perHost)
+		}
+	})
 }
 
 func TestClusterNeverTouchesAForeignNetwork(t *testing.T) {

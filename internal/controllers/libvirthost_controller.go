@@ -27,10 +27,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	kerrors "k8s.io/apimachinery/pkg/util/errors"
+	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/cluster-api/util/conditions"
 	capicontroller "sigs.k8s.io/cluster-api/util/controller"
 	"sigs.k8s.io/cluster-api/util/finalizers"
 	"sigs.k8s.io/cluster-api/util/patch"
+	"sigs.k8s.io/cluster-api/util/paused"
 	"sigs.k8s.io/cluster-api/util/predicates"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -40,6 +42,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/domain"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
 )
 
@@ -108,6 +111,10 @@ func (r *LibvirtHostReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	if added, err := finalizers.EnsureFinalizer(ctx, r.Client, libvirtHost, infrav1.HostFinalizer); err != nil || added {
 		return ctrl.Result{}, err
 	}
+	isPaused, requeue, err := paused.EnsurePausedCondition(ctx, r.Client, nil, libvirtHost)
+	if err != nil || requeue {
+		return ctrl.Result{}, err
+	}
 	patchHelper, err := patch.NewHelper(libvirtHost, r.Client)
 	if err != nil {
 		return ctrl.Result{}, err
@@ -115,20 +122,29 @@ func (r *LibvirtHostReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	defer func() {
 		if err := patchHelper.Patch(ctx, libvirtHost, patch.WithOwnedConditions{Conditions: []string{
 			infrav1.ReadyCondition, infrav1.HostConnectedCondition, infrav1.HostStorageReadyCondition,
-			infrav1.HostOrphansAbsentCondition, infrav1.DeletingCondition,
+			infrav1.HostOrphansAbsentCondition, infrav1.DeletingCondition, clusterv1.PausedCondition,
 		}}); err != nil {
 			reterr = kerrors.NewAggregate([]error{reterr, unlessGone(err)})
 		}
 	}()
 
+	scope := &hostScope{libvirtHost: libvirtHost}
+	connection := phase[*hostScope]{infrav1.HostConnectedCondition, infrav1.HostConnectedReason, r.reconcileConnection}
+	if isPaused {
+		// Machines aren't paused with their host, and need its connection.
+		result, err := runPhases(ctx, libvirtHost, scope, []phase[*hostScope]{connection})
+		if libvirtHost.DeletionTimestamp.IsZero() {
+			setReady(libvirtHost, infrav1.ReadyReason, infrav1.HostConnectedCondition, infrav1.HostStorageReadyCondition)
+		}
+		return result, err
+	}
 	if !libvirtHost.DeletionTimestamp.IsZero() {
 		err := r.reconcileDelete(ctx, libvirtHost)
 		setDeleting(libvirtHost, err)
 		return phaseResult(err)
 	}
-	scope := &hostScope{libvirtHost: libvirtHost}
 	result, err := runPhases(ctx, libvirtHost, scope, []phase[*hostScope]{
-		{infrav1.HostConnectedCondition, infrav1.HostConnectedReason, r.reconcileConnection},
+		connection,
 		{infrav1.HostStorageReadyCondition, infrav1.HostStorageReadyReason, r.reconcileStorage},
 	})
 	if conditions.IsTrue(libvirtHost, infrav1.HostStorageReadyCondition) && scope.host != nil && err == nil {
@@ -194,7 +210,11 @@ func (r *LibvirtHostReconciler) reconcileConnection(ctx context.Context, s *host
 		return err
 	}
 	key := hostKey(s.libvirtHost.Namespace, s.libvirtHost.Name)
-	r.Hosts.Set(key, host.Config{URI: s.libvirtHost.Spec.URI, Credentials: credentials})
+	identity, err := r.identity(ctx, s.libvirtHost)
+	if err != nil {
+		return err
+	}
+	r.Hosts.Set(key, host.Config{URI: s.libvirtHost.Spec.URI, Credentials: credentials, Identity: identity})
 	s.host, err = r.Hosts.Get(key)
 	switch {
 	case errors.Is(err, host.ErrAuth):
@@ -203,6 +223,9 @@ func (r *LibvirtHostReconciler) reconcileConnection(ctx context.Context, s *host
 	case errors.Is(err, host.ErrCredentials):
 		return &waiting{reason: infrav1.HostCredentialsNotFoundReason, after: secretInterval, message: fmt.Sprintf(
 			"reading the Secret of spec.credentialsRef: %s", err)}
+	case errors.Is(err, host.ErrOtherHost):
+		return &waiting{reason: infrav1.HostOtherHostReason, message: fmt.Sprintf(
+			"connecting to spec.uri: %s: correct spec.uri, or remove status.hostUUID if the host was replaced", err)}
 	case errors.Is(err, host.ErrInvalid):
 		return &waiting{reason: infrav1.HostInvalidURIReason, message: fmt.Sprintf("connecting to spec.uri: %s", err)}
 	case errors.Is(err, host.ErrConnecting):
@@ -225,6 +248,23 @@ func (r *LibvirtHostReconciler) reconcileConnection(ctx context.Context, s *host
 	return nil
 }
 
+// identity is by what the host is known while machines are on it. A host whose machines have no domain yet is known by
+// nothing: there is none to miss.
+func (r *LibvirtHostReconciler) identity(ctx context.Context, libvirtHost *infrav1.LibvirtHost) (host.Identity, error) {
+	var machines infrav1.LibvirtMachineList
+	if err := r.Client.List(ctx, &machines, client.InNamespace(libvirtHost.Namespace),
+		client.MatchingFields{hostNameField: libvirtHost.Name}); err != nil {
+		return host.Identity{}, fmt.Errorf("listing LibvirtMachines: %w", err)
+	}
+	known := host.Identity{UUID: libvirtHost.Status.HostUUID}
+	for i := range machines.Items {
+		if provisioned(&machines.Items[i]) {
+			known.Domains = append(known.Domains, domain.UUID(machines.Items[i].Spec.ProviderID))
+		}
+	}
+	return known, nil
+}
+
 // secretInterval is how often a Secret is read again that is missing or doesn't do. Secrets aren't watched, so that the
 // manager needs no right to list them.
 const secretInterval = 10 * time.Second
@@ -242,7 +282,7 @@ func (r *LibvirtHostReconciler) credentials(ctx context.Context, libvirtHost *in
 			"Secret %s of spec.credentialsRef doesn't exist in namespace %s: create it", name, libvirtHost.Namespace)}
 	}
 	if err != nil {
-		return host.Credentials{}, fmt.Errorf("reading Secret %s: %w", name, err)
+		return host.Credentials{}, unasked{fmt.Errorf("reading Secret %s: %w", name, err)}
 	}
 	return host.ReadCredentials(secret.Data), nil
 }

@@ -47,8 +47,13 @@ type removal struct {
 	*hostScope
 	// claims are the machines of the namespace, read past the cache.
 	claims map[string]*infrav1.LibvirtMachine
-	// strangers are the definitions of the domains that no machine stands for, by name. Nil until they are needed.
-	strangers map[string]string
+	// strangers are the domains that no machine stands for. Nil until they are needed.
+	strangers []stranger
+}
+
+// stranger is a domain on the host that isn't that of a machine on it.
+type stranger struct {
+	name, uuid, definition string
 }
 
 // removeOrphans removes the orphans that were there at the last look already, and returns those that are left, with the
@@ -114,29 +119,27 @@ func (r *removal) orphan(ctx context.Context, o orphan) (kept string, err error)
 
 // domain removes a domain with its volumes and gives its address back.
 func (r *removal) domain(ctx context.Context, o orphan, document string) (kept string, err error) {
-	cluster, err := r.cluster(ctx, o.owner)
-	if err != nil {
-		return "", err
-	}
-	if kept, err := r.foreign(ctx, o.owner, cluster, document); kept != "" || err != nil {
+	libvirtCluster, kept, err := r.foreign(ctx, o.owner, document)
+	if kept != "" || err != nil {
 		return kept, err
+	}
+	root, seed := domain.RootVolumeName(o.uuid), domain.SeedVolumeName(o.uuid)
+	for _, name := range []string{root, seed} {
+		if by, err := r.usedBy(ctx, name, o.uuid); by != "" || err != nil {
+			return by, err
+		}
 	}
 	if err := destroyDomain(ctx, r.host, o.uuid); err != nil {
 		return "", err
 	}
-	if err := deleteVolume(ctx, r.host, diskPool(r.libvirtHost), domain.RootVolumeName(o.uuid)); err != nil {
+	if err := deleteVolume(ctx, r.host, diskPool(r.libvirtHost), root); err != nil {
 		return "", err
 	}
-	if err := deleteVolume(ctx, r.host, seedPool(r.libvirtHost), domain.SeedVolumeName(o.uuid)); err != nil {
+	if err := deleteVolume(ctx, r.host, seedPool(r.libvirtHost), seed); err != nil {
 		return "", err
 	}
-	if cluster == nil {
+	if libvirtCluster == nil {
 		return "", nil
-	}
-	libvirtCluster := &infrav1.LibvirtCluster{}
-	key := client.ObjectKey{Namespace: cluster.Namespace, Name: cluster.Spec.InfrastructureRef.Name}
-	if err := r.Client.Get(ctx, key, libvirtCluster); err != nil || libvirtCluster.Spec.Network.UUID == "" {
-		return "", client.IgnoreNotFound(err)
 	}
 	return "", r.host.Release(ctx, libvirtCluster.Spec.Network.UUID, network.MAC(o.uuid))
 }
@@ -154,29 +157,45 @@ func (r *removal) cluster(ctx context.Context, by owner.Owner) (*clusterv1.Clust
 	return cluster, nil
 }
 
-// foreign says why a domain may be a machine of another management cluster. Two of them can't have a Cluster of the same
-// name in namespaces of the same name on one host, because the networks would have one name too. So either the Cluster
-// is here, or its network has to be gone.
-func (r *removal) foreign(ctx context.Context, by owner.Owner, cluster *clusterv1.Cluster, document string) (string, error) {
-	if cluster != nil {
-		if annotations.IsPaused(cluster, cluster) {
-			return fmt.Sprintf("Cluster %s is paused", by.Cluster), nil
-		}
-		return "", nil
+// foreign says why a domain may be a machine of another management cluster, which may have a Cluster of the same name in
+// a namespace of the same name. What tells the two apart is the managed network that the domain is in: it is gone from
+// the host, or its UUID is that of the LibvirtCluster that is here. That LibvirtCluster is returned when the network is
+// there.
+func (r *removal) foreign(ctx context.Context, by owner.Owner, document string) (*infrav1.LibvirtCluster, string, error) {
+	cluster, err := r.cluster(ctx, by)
+	if err != nil {
+		return nil, "", err
+	}
+	if cluster != nil && annotations.IsPaused(cluster, cluster) {
+		return nil, fmt.Sprintf("Cluster %s is paused", by.Cluster), nil
 	}
 	name := network.Name(by.Namespace, by.Cluster)
 	if !usesNetwork(document, name) {
-		return fmt.Sprintf("Cluster %s isn't in this management cluster, perhaps in another: if not, remove the domain on the host", by.Cluster), nil
+		return nil, fmt.Sprintf("it isn't in the network %s that a Cluster %s of ours would have, so that nothing tells it from a machine of "+
+			"another management cluster: if it is none, remove the domain on the host", name, by.Cluster), nil
 	}
 	networks, err := r.host.Networks(ctx)
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
-	if slices.ContainsFunc(networks, func(n host.Network) bool { return n.Name == name }) {
-		return fmt.Sprintf("Cluster %s isn't in this management cluster but its network %s is on the host, perhaps of another: "+
+	k := slices.IndexFunc(networks, func(n host.Network) bool { return n.Name == name })
+	if k < 0 {
+		return nil, "", nil
+	}
+	if cluster == nil {
+		return nil, fmt.Sprintf("Cluster %s isn't in this management cluster but its network %s is on the host, perhaps of another: "+
 			"if not, remove the network (virsh net-destroy, virsh net-undefine)", by.Cluster, name), nil
 	}
-	return "", nil
+	libvirtCluster := &infrav1.LibvirtCluster{}
+	key := client.ObjectKey{Namespace: cluster.Namespace, Name: cluster.Spec.InfrastructureRef.Name}
+	if err := r.APIReader.Get(ctx, key, libvirtCluster); client.IgnoreNotFound(err) != nil {
+		return nil, "", fmt.Errorf("looking up LibvirtCluster %s: %w", key.Name, err)
+	}
+	if own := libvirtCluster.Spec.Network.UUID; own == "" || own != networks[k].UUID {
+		return nil, fmt.Sprintf("the network %s on the host isn't that of Cluster %s in this management cluster, perhaps of another: "+
+			"if not, remove the network (virsh net-destroy, virsh net-undefine)", name, by.Cluster), nil
+	}
+	return libvirtCluster, "", nil
 }
 
 // usesNetwork tells whether a domain has an interface in a libvirt network.
@@ -212,22 +231,30 @@ func (r *removal) volume(ctx context.Context, o orphan) (kept string, err error)
 	if !found.ModifiedAt.Equal(o.modified) {
 		return "it was written to after it was found, perhaps by a machine on another host that uses the storage too", nil
 	}
+	if by, err := r.usedBy(ctx, o.name, ""); by != "" || err != nil {
+		return by, err
+	}
+	return "", deleteVolume(ctx, r.host, o.pool, o.name)
+}
+
+// usedBy says which domain uses a volume, besides the one with that UUID. Empty when none does.
+func (r *removal) usedBy(ctx context.Context, volume, besides string) (string, error) {
 	if r.strangers == nil {
 		if err := r.readStrangers(ctx); err != nil {
 			return "", err
 		}
 	}
-	for name, document := range r.strangers {
-		if strings.Contains(document, o.name) {
-			return fmt.Sprintf("domain %s uses it", name), nil
+	for _, other := range r.strangers {
+		if other.uuid != besides && strings.Contains(other.definition, volume) {
+			return fmt.Sprintf("domain %s uses %s", other.name, volume), nil
 		}
 	}
-	return "", deleteVolume(ctx, r.host, o.pool, o.name)
+	return "", nil
 }
 
 // readStrangers reads the definitions of all domains but those of our machines.
 func (r *removal) readStrangers(ctx context.Context) error {
-	r.strangers = map[string]string{}
+	strangers := []stranger{}
 	for _, dom := range r.host.Domains() {
 		if claim := r.claims[dom.UUID]; claim != nil && claim.Spec.HostName == r.libvirtHost.Name {
 			continue
@@ -239,7 +266,8 @@ func (r *removal) readStrangers(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r.strangers[dom.Name] = document
+		strangers = append(strangers, stranger{dom.Name, dom.UUID, document})
 	}
+	r.strangers = strangers
 	return nil
 }

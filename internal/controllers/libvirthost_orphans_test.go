@@ -190,7 +190,7 @@ func TestOnlyOurOrphansAreRemoved(t *testing.T) {
 		}
 		for _, text := range []string{
 			"4 domains and 2 volumes", "Cluster paused is paused", "its network " + elsewhere + " is on the host", "virsh net-undefine",
-			"Cluster elsewhere2 isn't in this management cluster", "LibvirtMachine " + s.namespace + "/copied has this UUID and is on host kvm2",
+			"it isn't in the network " + network.Name(s.namespace, "elsewhere2"), "LibvirtMachine " + s.namespace + "/copied has this UUID and is on host kvm2",
 			"and 1 more", "spec.orphanPolicy is Delete",
 		} {
 			if !strings.Contains(condition.Message, text) {
@@ -219,6 +219,54 @@ func TestOnlyOurOrphansAreRemoved(t *testing.T) {
 	change(s, s.cluster("paused"), func(c *clusterv1.Cluster) { delete(c.Annotations, clusterv1.PausedAnnotation) })
 	must(t, kvm.DeleteNetwork(t.Context(), uuid(90)))
 	s.expectUndefined(kvm, uuid(4), uuid(5))
+}
+
+// TestOrphansThatMayBeSomebodyElses has what another management cluster would leave on a host that both use: a Cluster of
+// the same name in a namespace of the same name, on a network of its own or an existing one. And it has an orphan whose
+// disk somebody rescued.
+func TestOrphansThatMayBeSomebodyElses(t *testing.T) {
+	t.Parallel()
+	s := newOrphanScene(t)
+	kvm1 := s.readyHost("kvm1", testDriver(t), deletesOrphans)
+	s.readyHost("kvm2", testDriver(t), func(h *infrav1.LibvirtHost) { h.Labels["site"] = "home" })
+	s.readyCluster("green", "10.20.0.0/27")
+	// Ours is on the other host only.
+	s.readyCluster("twin", "10.20.1.0/27", func(c *infrav1.LibvirtCluster) { c.Spec.HostSelector.MatchLabels = map[string]string{"site": "home"} })
+	kvm := s.kvm("kvm1")
+	uuid := func(k int) string { return fmt.Sprintf("5e0f7f4e-6f8c-4b4e-9d0c-0000000002%02d", k) }
+	twin, green := network.Name(s.namespace, "twin"), network.Name(s.namespace, "green")
+	must(t, kvm.EnsureNetwork(t.Context(), foreignNetwork(twin, uuid(90), "10.20.2.1")))
+	define := func(k int, name, cluster, inNetwork string) {
+		must(t, kvm.DefineDomain(t.Context(), markedDomain(domain.Name(s.namespace, name), uuid(k), inNetwork,
+			owner.Owner{Kind: machineKind, Namespace: s.namespace, Name: name, Cluster: cluster})))
+	}
+	define(1, "theirs", "twin", twin)
+	define(2, "bridged", "green", "lan")
+	define(3, "rescued", "green", green)
+	define(4, "gone", "green", green)
+	must(t, kvm.DefineDomain(t.Context(), strings.Replace(foreignDomain("rescue", uuid(5)), "</os>",
+		"</os><devices><disk type='file'><source file='/default-pool/"+domain.RootVolumeName(uuid(3))+"'/><target dev='vda'/></disk></devices>", 1)))
+	backing, err := kvm.Volume(t.Context(), "default", imageVolume)
+	must(t, err)
+	must(t, kvm.CreateVolume(t.Context(), "default", overlay(domain.RootVolumeName(uuid(3)), backing.Path)))
+
+	s.expectUndefined(kvm, uuid(4))
+	s.expectCondition(kvm1, infrav1.HostOrphansAbsentCondition, metav1.ConditionFalse, infrav1.HostOrphansFoundReason,
+		"3 domains and 0 volumes", "the network "+twin+" on the host isn't that of Cluster twin", "it isn't in the network "+green,
+		"domain rescue uses "+domain.RootVolumeName(uuid(3)))
+	staysSo(t, "the rest is kept", func() error {
+		for _, k := range []int{1, 2, 3, 5} {
+			if _, err := kvm.Domain(uuid(k)); err != nil {
+				return err
+			}
+		}
+		_, err := kvm.Volume(t.Context(), "default", domain.RootVolumeName(uuid(3)))
+		return err
+	})
+
+	must(t, kvm.UndefineDomain(t.Context(), uuid(5)))
+	must(t, kvm.DeleteNetwork(t.Context(), uuid(90)))
+	s.expectUndefined(kvm, uuid(1), uuid(3))
 }
 
 // expectUndefined waits until domains are gone.

@@ -78,6 +78,7 @@ func (s *surveys) forget(key string) {
 func reportFacts(libvirtHost *infrav1.LibvirtHost, facts host.Facts) {
 	status := &libvirtHost.Status
 	status.Hostname = facts.Hostname
+	status.HostUUID = facts.UUID
 	status.LibvirtVersion = facts.LibvirtVersion
 	status.HypervisorVersion = facts.HypervisorVersion
 	status.Architecture = facts.Architecture
@@ -126,15 +127,15 @@ type usage struct {
 }
 
 // promisedOn adds up what the domains of a host may use, with the machines that are on their way there and have no domain
-// yet. A domain that is shut off counts: it may be started at any time. Disks are promised to machines only, because
-// what others have in the pool is unknown.
+// yet, or one whose size isn't known yet. A domain that is shut off counts: it may be started at any time. Disks are
+// promised to machines only, because what others have in the pool is unknown.
 func promisedOn(domains []host.Domain, machines []infrav1.LibvirtMachine) usage {
 	var sum usage
-	defined := make(map[string]bool, len(domains))
+	defined := make(map[string]host.Domain, len(domains))
 	for _, dom := range domains {
 		sum.memory += dom.MaxMemoryBytes
 		sum.vcpus += int64(dom.VCPUs)
-		defined[dom.UUID] = true
+		defined[dom.UUID] = dom
 	}
 	for i := range machines {
 		spec := &machines[i].Spec
@@ -143,10 +144,8 @@ func promisedOn(domains []host.Domain, machines []infrav1.LibvirtMachine) usage 
 			continue
 		}
 		sum.disk += spec.RootDisk.Size.Value()
-		if !defined[uuid] {
-			sum.memory += spec.Memory.Value()
-			sum.vcpus += int64(spec.VCPUs)
-		}
+		sum.memory += max(0, spec.Memory.Value()-defined[uuid].MaxMemoryBytes)
+		sum.vcpus += max(0, int64(spec.VCPUs)-int64(defined[uuid].VCPUs))
 	}
 	return sum
 }

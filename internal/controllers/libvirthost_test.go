@@ -17,16 +17,21 @@ limitations under the License.
 package controllers
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hosttest"
 )
 
@@ -103,7 +108,6 @@ func TestHostCountsDomainsOfOthers(t *testing.T) {
 	s := newScene(t)
 	kvm1 := s.readyHost("kvm1", testDriver(t))
 	must(t, s.kvm("kvm1").DefineDomain(t.Context(), foreignDomain("foreign", foreignUUID)))
-	touch(s, kvm1)
 	eventually(t, "the foreign domain's memory counts", func() error {
 		s.refresh(kvm1)
 		if got := kvm1.Status.Allocated.Memory; got == nil || got.String() != "64Mi" {
@@ -111,6 +115,66 @@ func TestHostCountsDomainsOfOthers(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestPausedHost has nothing happen to a paused host but that it is connected, which its machines need.
+func TestPausedHost(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	pause := func(h *infrav1.LibvirtHost) { setAnnotation(h, clusterv1.PausedAnnotation, "") }
+	unpause := func(h *infrav1.LibvirtHost) { delete(h.Annotations, clusterv1.PausedAnnotation) }
+	kvm1 := s.createHost("kvm1", testDriver(t), pause)
+	s.expectCondition(kvm1, clusterv1.PausedCondition, metav1.ConditionTrue, clusterv1.PausedReason)
+	s.expectCondition(kvm1, infrav1.HostConnectedCondition, metav1.ConditionTrue, infrav1.HostConnectedReason)
+	staysSo(t, "no pool is made", func() error {
+		if _, err := s.kvm("kvm1").StoragePool(t.Context(), infrav1.DefaultSeedPool); !errors.Is(err, host.ErrNotFound) {
+			return fmt.Errorf("the seed pool is there, %w", err)
+		}
+		return nil
+	})
+	change(s, kvm1, unpause)
+	s.expectReady(kvm1)
+	s.expectCondition(kvm1, clusterv1.PausedCondition, metav1.ConditionFalse, clusterv1.NotPausedReason)
+
+	green := s.readyCluster("green", "10.20.0.0/27")
+	change(s, kvm1, pause)
+	s.expectCondition(kvm1, clusterv1.PausedCondition, metav1.ConditionTrue, clusterv1.PausedReason)
+	m := s.readyMachine("green", "green-a")
+	s.delete(m)
+	s.expectGone(m)
+
+	kvm2 := s.readyHost("kvm2", testDriver(t), func(h *infrav1.LibvirtHost) { h.Spec.Scheduling = infrav1.HostSchedulingDisabled })
+	change(s, kvm2, pause)
+	s.expectCondition(kvm2, clusterv1.PausedCondition, metav1.ConditionTrue, clusterv1.PausedReason)
+	s.delete(green)
+	s.expectGone(green)
+	s.delete(kvm2)
+	staysSo(t, "its finalizer is kept", func() error { return api.Get(t.Context(), client.ObjectKeyFromObject(kvm2), kvm2) })
+	change(s, kvm2, unpause)
+	s.expectGone(kvm2)
+}
+
+// TestUsageOfDomainsOfUnknownSize counts machines by their spec where the host hasn't told the size of their domains.
+func TestUsageOfDomainsOfUnknownSize(t *testing.T) {
+	machine := infrav1.LibvirtMachine{Spec: infrav1.LibvirtMachineSpec{ProviderID: "libvirt:///" + foreignUUID, VCPUs: 2, Memory: resource.MustParse("1Gi")}}
+	const gib = 1 << 30
+	for _, tt := range []struct {
+		name    string
+		domains []host.Domain
+		want    usage
+	}{
+		{"no domain yet", nil, usage{memory: gib, vcpus: 2}},
+		{"a domain of unknown size", []host.Domain{{UUID: foreignUUID}}, usage{memory: gib, vcpus: 2}},
+		{"a domain as made", []host.Domain{{UUID: foreignUUID, MaxMemoryBytes: gib, VCPUs: 2}}, usage{memory: gib, vcpus: 2}},
+		{"a domain that somebody made larger", []host.Domain{{UUID: foreignUUID, MaxMemoryBytes: 2 * gib, VCPUs: 4}}, usage{memory: 2 * gib, vcpus: 4}},
+		{"beside another", []host.Domain{{UUID: foreignUUID}, {UUID: "other", MaxMemoryBytes: gib, VCPUs: 1}}, usage{memory: 2 * gib, vcpus: 3}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := promisedOn(tt.domains, []infrav1.LibvirtMachine{machine}); got != tt.want {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
 }
 
 func TestHostSaysWhyItCantBeReached(t *testing.T) {

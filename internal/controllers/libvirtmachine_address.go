@@ -96,16 +96,38 @@ func (r *LibvirtMachineReconciler) reserveAddress(ctx context.Context, s *machin
 		return err
 	}
 	if s.libvirtMachine.Spec.Address == "" {
-		if err := r.writeAddress(ctx, s, reservation.IP); err != nil {
+		if err := r.adoptAddress(ctx, s, reservation.IP); err != nil {
 			return err
 		}
 	}
 	if own := s.libvirtMachine.Spec.Address; reservation.IP != own {
+		s.host.ForgetReservations(uuid)
 		return addressConflict("the cluster's network on host %s reserves %s for the machine, and not its spec.address %s: remove that reservation, or delete the Machine",
 			s.libvirtHost.Name, reservation.IP, own)
 	}
 	r.reserved.set(key, epoch, struct{}{})
 	return nil
+}
+
+// adoptAddress takes an address that was reserved for the machine before it chose one, unless it can't be a machine's: then
+// somebody else reserved it.
+func (r *LibvirtMachineReconciler) adoptAddress(ctx context.Context, s *machineScope, ip string) error {
+	others, err := r.addresses(ctx, s)
+	if err != nil {
+		return err
+	}
+	conflict := ""
+	if addr, err := netip.ParseAddr(ip); err != nil || !s.plan.Nodes.Contains(addr) {
+		conflict = fmt.Sprintf("isn't one of the node addresses, %s", s.plan.Nodes)
+	} else if others[ip] != "" {
+		conflict = "is that of LibvirtMachine " + others[ip]
+	}
+	if conflict == "" {
+		return r.writeAddress(ctx, s, ip)
+	}
+	s.host.ForgetReservations(s.libvirtCluster.Spec.Network.UUID)
+	return addressConflict("the cluster's network on host %s reserves %s for the machine, which %s: remove that reservation",
+		s.libvirtHost.Name, ip, conflict)
 }
 
 // claimAddress makes sure that the machine has an address that no other machine of the cluster has. Here are the addresses

@@ -18,9 +18,11 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/klog/v2"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
@@ -59,7 +61,9 @@ type LibvirtMachineReconciler struct {
 	claims   claims
 	restarts restarts
 	images   memo[imageKey, image.Info]
-	pools    memo[poolKey, string]
+	// outages are the images whose import failed because the host was out of reach.
+	outages memo[imageKey, struct{}]
+	pools   memo[poolKey, string]
 	// full are the hosts that had no room for a machine, by their key.
 	full memo[string, fullDisk]
 	// owned are the domains whose mark was written or read by this process: it doesn't change.
@@ -88,24 +92,35 @@ func (r *LibvirtMachineReconciler) SetupWithManager(ctx context.Context, mgr ctr
 		Watches(&clusterv1.Machine{}, handler.EnqueueRequestsFromMapFunc(machineToLibvirtMachine)).
 		Watches(&clusterv1.Cluster{}, handler.EnqueueRequestsFromMapFunc(clusterToMachines),
 			predicates.ClusterPausedTransitionsOrInfrastructureProvisioned(mgr.GetScheme(), log)).
-		Watches(&infrav1.LibvirtCluster{}, handler.EnqueueRequestsFromMapFunc(r.clusterToUnplaced), hostsChanged).
+		Watches(&infrav1.LibvirtCluster{}, handler.EnqueueRequestsFromMapFunc(r.clusterToWaiting), hostsChanged).
+		Watches(&infrav1.LibvirtMachine{}, handler.EnqueueRequestsFromMapFunc(r.clusterToWaiting), onlyDeletes).
 		Watches(&infrav1.LibvirtHost{}, handler.EnqueueRequestsFromMapFunc(r.hostToUnplaced), roomChanged).
+		Watches(&infrav1.LibvirtHost{}, handler.EnqueueRequestsFromMapFunc(r.hostToPlaced), disconnected).
 		WatchesRawSource(r.Events.machines.source()).
 		WatchesRawSource(r.Imports.Source()).
 		Complete(ctx, r)
 }
 
-// clusterToUnplaced wakes the machines of a cluster that have no host yet.
-func (r *LibvirtMachineReconciler) clusterToUnplaced(ctx context.Context, object client.Object) []reconcile.Request {
-	return r.unplaced(ctx, object, client.MatchingLabels{clusterv1.ClusterNameLabel: object.GetLabels()[clusterv1.ClusterNameLabel]})
+// clusterToWaiting wakes the machines of a cluster that have no host or no address yet, when the cluster changes or one of
+// its machines goes.
+func (r *LibvirtMachineReconciler) clusterToWaiting(ctx context.Context, object client.Object) []reconcile.Request {
+	waits := func(m *infrav1.LibvirtMachine) bool { return m.Spec.ProviderID == "" || m.Spec.Address == "" }
+	return r.those(ctx, object, waits, client.MatchingLabels{clusterv1.ClusterNameLabel: object.GetLabels()[clusterv1.ClusterNameLabel]})
 }
 
 // hostToUnplaced wakes the machines of a namespace that have no host yet.
 func (r *LibvirtMachineReconciler) hostToUnplaced(ctx context.Context, object client.Object) []reconcile.Request {
-	return r.unplaced(ctx, object)
+	return r.those(ctx, object, func(m *infrav1.LibvirtMachine) bool { return m.Spec.ProviderID == "" })
 }
 
-func (r *LibvirtMachineReconciler) unplaced(ctx context.Context, object client.Object, options ...client.ListOption) []reconcile.Request {
+// hostToPlaced wakes the machines on a host.
+func (r *LibvirtMachineReconciler) hostToPlaced(ctx context.Context, object client.Object) []reconcile.Request {
+	all := func(*infrav1.LibvirtMachine) bool { return true }
+	return r.those(ctx, object, all, client.MatchingFields{hostNameField: object.GetName()})
+}
+
+// those are the machines beside an object that wait for something.
+func (r *LibvirtMachineReconciler) those(ctx context.Context, object client.Object, wait func(*infrav1.LibvirtMachine) bool, options ...client.ListOption) []reconcile.Request {
 	var list infrav1.LibvirtMachineList
 	if err := r.Client.List(ctx, &list, append(options, client.InNamespace(object.GetNamespace()))...); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Failed to list LibvirtMachines", "object", klog.KObj(object))
@@ -113,7 +128,7 @@ func (r *LibvirtMachineReconciler) unplaced(ctx context.Context, object client.O
 	}
 	var requests []reconcile.Request
 	for i := range list.Items {
-		if list.Items[i].Spec.ProviderID == "" {
+		if wait(&list.Items[i]) {
 			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
 		}
 	}
@@ -155,11 +170,20 @@ func (r *LibvirtMachineReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 	if err != nil && !apierrors.IsNotFound(err) {
 		return ctrl.Result{}, err
 	}
-	if machine == nil {
+	deserted := waitsForUs(libvirtMachine, infrav1.MachineFinalizer)
+	if machine == nil && !deserted {
 		log.V(4).Info("Waiting for the Machine controller to set the owner of the LibvirtMachine")
 		return ctrl.Result{}, nil
 	}
+	if machine == nil {
+		machine = &clusterv1.Machine{ObjectMeta: metav1.ObjectMeta{
+			Namespace: libvirtMachine.Namespace, Name: libvirtMachine.Name, Labels: libvirtMachine.Labels,
+		}}
+	}
 	cluster, err := util.GetClusterFromMetadata(ctx, r.Client, machine.ObjectMeta)
+	if deserted && (apierrors.IsNotFound(err) || errors.Is(err, util.ErrNoCluster)) {
+		cluster, err = lastCluster(ctx, r.APIReader, libvirtMachine)
+	}
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("looking up the Cluster of Machine %s: %w", klog.KObj(machine), err)
 	}
@@ -201,8 +225,19 @@ func (r *LibvirtMachineReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 	return result, err
 }
 
-// libvirtCluster returns the infrastructure of a Cluster, nil when there is none yet or any more.
+// libvirtCluster returns the infrastructure of a Cluster, nil when there is none yet or any more. That of a Cluster which is
+// gone is found by its label.
 func (r *LibvirtMachineReconciler) libvirtCluster(ctx context.Context, cluster *clusterv1.Cluster) (*infrav1.LibvirtCluster, error) {
+	if cluster.UID == "" {
+		var list infrav1.LibvirtClusterList
+		if err := r.Client.List(ctx, &list, client.InNamespace(cluster.Namespace), client.MatchingLabels{clusterv1.ClusterNameLabel: cluster.Name}); err != nil {
+			return nil, fmt.Errorf("listing LibvirtClusters: %w", err)
+		}
+		if len(list.Items) == 0 {
+			return nil, nil //nolint:nilnil // As below.
+		}
+		return &list.Items[0], nil
+	}
 	libvirtCluster := &infrav1.LibvirtCluster{}
 	key := client.ObjectKey{Namespace: cluster.Namespace, Name: cluster.Spec.InfrastructureRef.Name}
 	if err := r.Client.Get(ctx, key, libvirtCluster); err != nil {

@@ -21,6 +21,8 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
+	"time"
 
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -38,8 +40,9 @@ import (
 // from it, whatever the status says. Only a confirmed "not found" counts as gone.
 func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machineScope) error {
 	s.uuid = domain.UUID(s.libvirtMachine.Spec.ProviderID)
-	if s.uuid == "" {
-		// Nothing was ever written to a host.
+	if s.uuid == "" || movedAway(s.libvirtMachine) {
+		// Nothing was ever written to a host, or what was isn't this object's any more.
+		r.promises.drop(string(s.libvirtMachine.UID))
 		controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
 		return nil
 	}
@@ -50,7 +53,7 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 	if err := r.findHost(ctx, s, s.libvirtMachine.Spec.HostName); errors.Is(err, errHostGone) {
 		// The finalizer of a LibvirtHost waits for its machines: whoever took it away by force says that the host is gone.
 		ctrl.LoggerFrom(ctx).Info("Gave up machine with its host", "host", s.libvirtMachine.Spec.HostName, "domainUUID", s.uuid)
-		controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
+		r.release(s)
 		return nil
 	} else if err != nil {
 		return err
@@ -64,14 +67,22 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 	if err := r.remove(ctx, s); err != nil {
 		return err
 	}
-	if err := r.removeFromOrigin(ctx, s); err != nil {
+	if err := r.removeFromOrigins(ctx, s); err != nil {
 		return err
 	}
+	r.release(s)
+	return nil
+}
+
+// release lets a machine go of which nothing is left, and forgets it.
+func (r *LibvirtMachineReconciler) release(s *machineScope) {
+	key := ownedDomain{hostKey(s.libvirtMachine.Namespace, s.libvirtMachine.Spec.HostName), s.uuid}
+	r.owned.forget(key)
+	r.reserved.forget(key)
 	r.claims.release(s.cluster, s.uuid)
 	r.restarts.drop(s.uuid)
 	r.promises.drop(s.uuid)
 	controllerutil.RemoveFinalizer(s.libvirtMachine, infrav1.MachineFinalizer)
-	return nil
 }
 
 // remove removes all that was made for a machine from one host.
@@ -79,6 +90,12 @@ func (r *LibvirtMachineReconciler) remove(ctx context.Context, s *machineScope) 
 	defined, err := r.removeDomain(ctx, s)
 	if err != nil {
 		return err
+	}
+	if !defined {
+		entitled, err := r.entitled(ctx, s.libvirtMachine)
+		if err != nil || !entitled {
+			return err
+		}
 	}
 	if err := r.removeVolumes(ctx, s, defined); err != nil {
 		return err
@@ -95,18 +112,58 @@ func (r *LibvirtMachineReconciler) remove(ctx context.Context, s *machineScope) 
 	return nil
 }
 
-// removeFromOrigin removes what a migration left on the host that the domain came from.
-func (r *LibvirtMachineReconciler) removeFromOrigin(ctx context.Context, s *machineScope) error {
-	if s.libvirtMachine.Spec.MigratedFrom == "" {
+// entitled tells whether what a machine's providerID names can be its own where no domain bears that out. It is when we gave
+// it that providerID, which is its UID; a move to another management cluster changes the UID, and leaves the mark of a
+// machine that was started. Anybody can write the providerID of another machine, whose disk it isn't to take along.
+func (r *LibvirtMachineReconciler) entitled(ctx context.Context, libvirtMachine *infrav1.LibvirtMachine) (bool, error) {
+	if ownIdentity(libvirtMachine) {
+		return true, nil
+	}
+	if !provisioned(libvirtMachine) {
+		return false, nil
+	}
+	var namesakes infrav1.LibvirtMachineList
+	if err := r.Client.List(ctx, &namesakes, client.MatchingFields{providerIDField: libvirtMachine.Spec.ProviderID}); err != nil {
+		return false, fmt.Errorf("listing LibvirtMachines: %w", err)
+	}
+	return len(namesakes.Items) < 2, nil
+}
+
+// ownIdentity tells whether the providerID of a machine is the one that we give it.
+func ownIdentity(libvirtMachine *infrav1.LibvirtMachine) bool {
+	return libvirtMachine.Spec.ProviderID == domain.ProviderID(string(libvirtMachine.UID))
+}
+
+// removeFromOrigins removes what migrations left on the hosts that the domain came from. The last of these is written down
+// and waited for. An earlier one is any host of the cluster, so those that are connected are searched: not before the
+// machine goes, because where storage is shared, what lies there is the disk of the domain that runs.
+func (r *LibvirtMachineReconciler) removeFromOrigins(ctx context.Context, s *machineScope) error {
+	last := s.libvirtMachine.Spec.MigratedFrom
+	if last == "" {
 		return nil
 	}
-	origin := *s
-	if err := r.findHost(ctx, &origin, s.libvirtMachine.Spec.MigratedFrom); errors.Is(err, errHostGone) {
-		return nil
-	} else if err != nil {
-		return err
+	names := []string{last}
+	if s.libvirtCluster != nil {
+		names = append(names, s.libvirtCluster.Status.Hosts...)
 	}
-	return r.remove(ctx, &origin)
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if name == s.libvirtMachine.Spec.HostName {
+			continue
+		}
+		origin := *s
+		err := r.findHost(ctx, &origin, name)
+		if errors.Is(err, errHostGone) || (err != nil && name != last) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := r.remove(ctx, &origin); err != nil {
+			return fmt.Errorf("host %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // removeDomain removes the domain and tells whether it was there.
@@ -132,12 +189,23 @@ func destroyDomain(ctx context.Context, kvm *host.Host, uuid string) error {
 	return nil
 }
 
-// deleteVolume deletes a volume. One that is gone is fine.
+// deleteVolume deletes a volume. One that is gone is fine, but not one whose pool is.
 func deleteVolume(ctx context.Context, kvm *host.Host, pool, name string) error {
-	if err := kvm.DeleteVolume(ctx, pool, name); err != nil && !errors.Is(err, host.ErrNotFound) {
+	err := kvm.DeleteVolume(ctx, pool, name)
+	if errors.Is(err, host.ErrNoPool) {
+		return noPool(pool, name)
+	}
+	if err != nil && !errors.Is(err, host.ErrNotFound) {
 		return err
 	}
 	return nil
+}
+
+// noPool waits for a storage pool, without which nothing is known of a volume.
+func noPool(pool, volume string) error {
+	return &waiting{reason: infrav1.MachineStoragePoolNotFoundReason, after: time.Minute, message: fmt.Sprintf(
+		"storage pool %s doesn't exist on the host, so that its volume %s can't be removed: define it again, with virsh pool-define-as %s dir --target PATH, "+
+			"over an empty directory if its storage is gone for good", pool, volume, pool)}
 }
 
 // removeVolumes removes the root disk and the bootstrap data. Without the domain's mark, a root disk must look like one
@@ -200,6 +268,9 @@ func (r *LibvirtMachineReconciler) ownedKey(s *machineScope) ownedDomain {
 // looksOurs tells whether a root disk is an overlay over the machine's image, as we make them.
 func (r *LibvirtMachineReconciler) looksOurs(ctx context.Context, s *machineScope, pool, name string) (bool, error) {
 	found, err := s.host.Volume(ctx, pool, name)
+	if errors.Is(err, host.ErrNoPool) {
+		return false, noPool(pool, name)
+	}
 	if errors.Is(err, host.ErrNotFound) {
 		return false, nil
 	}

@@ -95,10 +95,15 @@ func (r *LibvirtMachineReconciler) importImage(s *machineScope, key imageKey, ep
 		if err == nil {
 			r.images.set(key, epoch, found)
 		}
+		if outage(err) {
+			r.outages.set(key, epoch, struct{}{})
+		}
 		return err
 	}
-	waiter := client.ObjectKeyFromObject(s.libvirtMachine)
-	status := r.Imports.Ensure(key.String(), waiter, run)
+	ensure := func() task.Status {
+		return r.Imports.Ensure(key.String(), key.host, client.ObjectKeyFromObject(s.libvirtMachine), run)
+	}
+	status := ensure()
 	if status.State == task.Succeeded {
 		// In an earlier epoch of the host, or a moment ago.
 		if known, ok := r.images.get(key, epoch); ok {
@@ -106,12 +111,22 @@ func (r *LibvirtMachineReconciler) importImage(s *machineScope, key imageKey, ep
 			return nil
 		}
 		r.Imports.Forget(key.String())
-		status = r.Imports.Ensure(key.String(), waiter, run)
+		status = ensure()
+	}
+	if _, lasts := r.outages.get(key, epoch); status.State == task.Failed && outage(status.Err) && !lasts {
+		// The host has come back since, so there is nothing to wait for.
+		r.Imports.Forget(key.String())
+		status = ensure()
 	}
 	if status.State == task.Failed {
 		return imageTrouble(status.Err, time.Until(status.RetryAt))
 	}
 	return &waiting{reason: infrav1.MachineImageImportingReason, message: progressMessage(status)}
+}
+
+// outage tells that a transfer failed because the host was out of reach.
+func outage(err error) bool {
+	return errors.Is(err, host.ErrUnreachable) || errors.Is(err, host.ErrHostBusy) || errors.Is(err, host.ErrTimeout)
 }
 
 // progressMessage is how far an import has come, such as "45 %, 900 MiB of 2.0 GiB".

@@ -20,6 +20,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -39,10 +41,17 @@ func (r *LibvirtMachineReconciler) follow(ctx context.Context, s *machineScope) 
 	if err := r.Client.List(ctx, &hosts, client.InNamespace(s.libvirtMachine.Namespace)); err != nil {
 		return fmt.Errorf("listing LibvirtHosts: %w", err)
 	}
+	var away []string
 	for i := range hosts.Items {
 		candidate := &hosts.Items[i]
+		if candidate.Name == s.libvirtHost.Name {
+			continue
+		}
 		kvm, err := r.Hosts.Get(hostKey(candidate.Namespace, candidate.Name))
-		if err != nil || candidate.Name == s.libvirtHost.Name {
+		if err != nil {
+			if s.libvirtCluster != nil && slices.Contains(s.libvirtCluster.Status.Hosts, candidate.Name) {
+				away = append(away, candidate.Name)
+			}
 			continue
 		}
 		dom, err := kvm.Domain(s.uuid)
@@ -61,6 +70,11 @@ func (r *LibvirtMachineReconciler) follow(ctx context.Context, s *machineScope) 
 		return &waiting{reason: infrav1.MachineDomainMigratedReason, message: fmt.Sprintf(
 			"domain %s was migrated away from host %s, and no host that is connected has it: create a LibvirtHost for the host "+
 				"that it went to, migrate it back, or delete the Machine", s.domain.Name, s.libvirtHost.Name)}
+	}
+	if len(away) > 0 {
+		return &waiting{reason: infrav1.HostUnreachableReason, unknown: true, after: unreachableInterval, message: fmt.Sprintf(
+			"domain %s isn't on host %s any more, and may have been migrated to one that isn't connected: %s",
+			s.uuid, s.libvirtHost.Name, strings.Join(away, ", "))}
 	}
 	return nil
 }

@@ -20,10 +20,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/cluster-api/util"
+	"sigs.k8s.io/cluster-api/util/conditions"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -42,6 +45,11 @@ func (r *LibvirtMachineReconciler) reconcilePlacement(ctx context.Context, s *ma
 		if err := r.place(ctx, s); err != nil {
 			return err
 		}
+	}
+	if !ownIdentity(s.libvirtMachine) && !provisioned(s.libvirtMachine) {
+		// It would be made where nobody asked whether there is room, and with the identity of another machine.
+		return domainConflict("spec.providerID %s isn't that of this machine, which the provider writes by itself: make the Machine anew without it",
+			s.libvirtMachine.Spec.ProviderID)
 	}
 	s.uuid = domain.UUID(s.libvirtMachine.Spec.ProviderID)
 	if err := r.findHost(ctx, s, s.libvirtMachine.Spec.HostName); errors.Is(err, errHostGone) {
@@ -69,16 +77,33 @@ var errHostGone = errors.New("LibvirtHost doesn't exist")
 func (r *LibvirtMachineReconciler) findHost(ctx context.Context, s *machineScope, name string) error {
 	s.libvirtHost = &infrav1.LibvirtHost{}
 	key := client.ObjectKey{Namespace: s.libvirtMachine.Namespace, Name: name}
-	if err := r.Client.Get(ctx, key, s.libvirtHost); err != nil {
+	err := r.Client.Get(ctx, key, s.libvirtHost)
+	if apierrors.IsNotFound(err) {
+		// A machine is given up with its host, so the cache's word isn't enough.
+		err = r.APIReader.Get(ctx, key, s.libvirtHost)
+	}
+	if err != nil {
 		s.libvirtHost = nil
 		if apierrors.IsNotFound(err) {
 			return errHostGone
 		}
 		return fmt.Errorf("looking up LibvirtHost %s: %w", key.Name, err)
 	}
-	var err error
 	s.host, err = connected(r.Hosts, key.Namespace, key.Name)
-	return err
+	return sinceDisconnected(s.libvirtHost, err)
+}
+
+// sinceDisconnected is why there is no connection to a host. What was known before doesn't stand when it is known by now
+// that the host can't be connected, as when its Secret is gone.
+func sinceDisconnected(libvirtHost *infrav1.LibvirtHost, err error) error {
+	found := conditions.Get(libvirtHost, infrav1.HostConnectedCondition)
+	var wait *waiting
+	if !errors.As(err, &wait) || found == nil || found.Status != metav1.ConditionFalse {
+		return err
+	}
+	known := *wait
+	known.keep, known.message = false, fmt.Sprintf("host %s isn't connected: %s", libvirtHost.Name, found.Message)
+	return &known
 }
 
 // place chooses a host and writes the choice and the identity down. Nothing is written to the host before that, so that
@@ -90,25 +115,46 @@ func (r *LibvirtMachineReconciler) place(ctx context.Context, s *machineScope) e
 	if err != nil {
 		return err
 	}
-	chosen, err := placement.Pick(candidates, requestOf(s))
-	if err != nil {
-		return &waiting{reason: infrav1.MachineNoHostFitsReason, message: err.Error()}
-	}
 	uuid := string(s.libvirtMachine.UID)
-	if err := r.checkFree(s, chosen, uuid); err != nil {
+	chosen, err := r.pick(s, candidates, uuid)
+	if err != nil {
 		return err
 	}
 	written := s.libvirtMachine.DeepCopy()
 	written.Spec.HostName, written.Spec.ProviderID = chosen, domain.ProviderID(uuid)
+	// An error doesn't mean that nothing was written: the answer may be lost, or a conflict be with an earlier try of ours.
+	r.promises.add(written)
 	// The lock keeps a reconcile with an old copy from choosing a second time.
 	if err := r.Client.Patch(ctx, written, client.MergeFromWithOptions(s.libvirtMachine, client.MergeFromWithOptimisticLock{})); err != nil {
+		if apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
+			delete(r.promises.byUUID, uuid)
+		}
 		return fmt.Errorf("writing spec.hostName and spec.providerID: %w", err)
 	}
 	// The old resource version stays, or the patch at the end of the reconcile would ask for it.
 	s.libvirtMachine.Spec.HostName, s.libvirtMachine.Spec.ProviderID = written.Spec.HostName, written.Spec.ProviderID
-	r.promises.add(written)
 	ctrl.LoggerFrom(ctx).Info("Placed machine", "host", chosen, "domainUUID", uuid)
 	return nil
+}
+
+// pick chooses among the hosts on which neither the name nor the UUID of the machine is taken.
+func (r *LibvirtMachineReconciler) pick(s *machineScope, candidates []placement.Candidate, uuid string) (string, error) {
+	refusal := &waiting{reason: infrav1.MachineNoHostFitsReason}
+	for {
+		chosen, err := placement.Pick(candidates, requestOf(s))
+		if err != nil {
+			refusal.message = err.Error()
+			return "", refusal
+		}
+		err = r.checkFree(s, chosen, uuid)
+		var taken *waiting
+		if !errors.As(err, &taken) {
+			return chosen, err
+		}
+		refusal.reason, refusal.after = taken.reason, taken.after
+		k := slices.IndexFunc(candidates, func(c placement.Candidate) bool { return c.Name == chosen })
+		candidates[k].Unusable = append(candidates[k].Unusable, taken.message)
+	}
 }
 
 // requestOf is what a machine asks of a host.
@@ -138,8 +184,7 @@ func (r *LibvirtMachineReconciler) checkFree(s *machineScope, hostName, uuid str
 	name := domain.Name(s.libvirtMachine.Namespace, s.libvirtMachine.Name)
 	for _, dom := range kvm.Domains() {
 		if dom.UUID == uuid || dom.Name == name {
-			return domainConflict("host %s already has a domain %s with the UUID %s, which isn't ours: remove or rename it",
-				hostName, dom.Name, dom.UUID)
+			return domainConflict("already has a domain %s with the UUID %s, which isn't ours: remove or rename it", dom.Name, dom.UUID)
 		}
 	}
 	return nil

@@ -85,7 +85,7 @@ func (r *LibvirtMachineReconciler) measure(ctx context.Context, s *machineScope,
 		return fmt.Errorf("listing LibvirtMachines: %w", err)
 	}
 	key := hostKey(h.Namespace, h.Name)
-	machines := slices.Concat(list.Items, r.promises.unseen(key, list.Items))
+	machines := slices.Concat(list.Items, r.promises.unseen(key, string(s.libvirtMachine.UID), list.Items))
 	candidate.Siblings = countSiblings(machines, spreadGroup(s.machine.Labels))
 	kvm, err := r.Hosts.Get(key)
 	if err != nil {

@@ -54,18 +54,19 @@ func (p *promises) drop(uuid string) {
 	delete(p.byUUID, uuid)
 }
 
-// unseen are the machines that were placed on a host and aren't among those that the cache shows there. Those that it
-// shows are forgotten. The caller holds the lock.
-func (p *promises) unseen(key string, machines []infrav1.LibvirtMachine) []infrav1.LibvirtMachine {
+// unseen are the machines that were placed on a host and aren't among those that the cache shows there, but for the one
+// that is to be placed: what an earlier try promised to that is up for another. Those that the cache shows are forgotten.
+// The caller holds the lock.
+func (p *promises) unseen(key, uuid string, machines []infrav1.LibvirtMachine) []infrav1.LibvirtMachine {
 	for i := range machines {
 		delete(p.byUUID, domain.UUID(machines[i].Spec.ProviderID))
 	}
 	var unseen []infrav1.LibvirtMachine
-	for uuid, promised := range p.byUUID {
+	for other, promised := range p.byUUID {
 		switch {
 		case time.Since(promised.at) > promiseLifetime:
-			delete(p.byUUID, uuid)
-		case hostKey(promised.machine.Namespace, promised.machine.Spec.HostName) == key:
+			delete(p.byUUID, other)
+		case other != uuid && hostKey(promised.machine.Namespace, promised.machine.Spec.HostName) == key:
 			unseen = append(unseen, promised.machine)
 		}
 	}

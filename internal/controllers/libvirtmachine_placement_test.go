@@ -17,6 +17,7 @@ limitations under the License.
 package controllers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -24,12 +25,15 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/cluster-api/util/conditions"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hosttest"
@@ -281,6 +285,57 @@ func TestUncordonedHostIsUsedAgain(t *testing.T) {
 	s.expectFailureDomains(green, "kvm1")
 }
 
+// TestPromiseWhoseAnswerIsLost has the answer lost to what wrote a machine's host down, and the cache not show it yet: the
+// room is promised all the same.
+func TestPromiseWhoseAnswerIsLost(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.readyHost("kvm1", testDriver(t, hosttest.Memory(4)))
+	green := s.readyCluster("green", "10.20.0.0/27")
+	// The manager of the other tests looks away.
+	s.watchFilter = "nobody"
+	direct, err := client.NewWithWatch(apiConfig, client.Options{Scheme: scheme})
+	must(t, err)
+	errLost := errors.New("the answer is lost")
+	r := &LibvirtMachineReconciler{Hosts: s.hosts, APIReader: api, Client: interceptor.NewClient(direct, interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
+			if _, ok := list.(*infrav1.LibvirtMachineList); ok {
+				return nil
+			}
+			return c.List(ctx, list, options...)
+		},
+		Patch: func(ctx context.Context, c client.WithWatch, object client.Object, patch client.Patch, options ...client.PatchOption) error {
+			if err := c.Patch(ctx, object, patch, options...); err != nil {
+				return err
+			}
+			return errLost
+		},
+	})}
+	s.refresh(green)
+	scopeOf := func(name string) *machineScope {
+		m := s.createMachine("green", name, memory("2Gi"))
+		scope := &machineScope{cluster: s.cluster("green"), machine: s.machine(name), libvirtCluster: green, libvirtMachine: m}
+		s.refresh(scope.cluster)
+		s.refresh(scope.machine)
+		return scope
+	}
+	first := scopeOf("first")
+	if err := r.place(t.Context(), first); !errors.Is(err, errLost) {
+		t.Fatalf("got %v", err)
+	}
+	var wait *waiting
+	if err := r.place(t.Context(), scopeOf("second")); !errors.As(err, &wait) || wait.reason != infrav1.MachineNoHostFitsReason {
+		t.Errorf("The second is given the room of the first: %v", err)
+	}
+	// The first, which the cache still shows without a host, isn't in its own way, and its promise outlives the conflict.
+	if err := r.place(t.Context(), first); !apierrors.IsConflict(err) {
+		t.Errorf("Placed again: %v", err)
+	}
+	if err := r.place(t.Context(), scopeOf("third")); !errors.As(err, &wait) {
+		t.Errorf("The third is given the room of the first: %v", err)
+	}
+}
+
 // TestHostReportsWhatItPromised has a domain of somebody else count, and what waits for room begin when it goes.
 func TestHostReportsWhatItPromised(t *testing.T) {
 	t.Parallel()
@@ -290,8 +345,8 @@ func TestHostReportsWhatItPromised(t *testing.T) {
 	s.readyCluster("green", "10.20.0.0/27")
 	m := s.createMachine("green", "green-a")
 	s.expectCondition(m, infrav1.MachinePlacedCondition, metav1.ConditionFalse, infrav1.MachineNoHostFitsReason, "kvm1: has 1 vCPUs free of 2, needs 2")
+	s.settles(m)
 	must(t, s.kvm("kvm1").UndefineDomain(t.Context(), foreignUUID))
-	touch(s, m)
 	s.expectReady(m)
 	eventually(t, "the host reports it", func() error {
 		s.refresh(kvm1)
@@ -387,5 +442,12 @@ func TestMoreRoomWakesTheWaiting(t *testing.T) {
 	}
 	if !moreRoom(&infrav1.LibvirtHost{}, reported()) {
 		t.Error("The first report wakes nobody")
+	}
+	kvm := reported(func(s *infrav1.LibvirtHostStatus) { s.DomainTypes = []infrav1.DomainType{infrav1.DomainTypeKVM} })
+	if !roomChanged.Update(event.UpdateEvent{ObjectOld: reported(), ObjectNew: kvm}) {
+		t.Error("A domain type that the host serves now wakes nobody")
+	}
+	if roomChanged.Update(event.UpdateEvent{ObjectOld: kvm, ObjectNew: kvm}) {
+		t.Error("A report of the same wakes them")
 	}
 }

@@ -263,11 +263,11 @@ func TestMachineNeedsAnAddress(t *testing.T) {
 	s.expectCondition(last, infrav1.MachineDomainReadyCondition, metav1.ConditionFalse, infrav1.MachineAddressesExhaustedReason,
 		"every node address is taken: 3 of 3 in 10.20.0.4-10.20.0.6", "larger spec.network.cidr")
 	s.expectNoTraces(green, "kvm1", uuidOf(last))
+	s.settles(last)
 
 	s.delete(first)
 	s.expectGone(first)
-	touch(s, last)
-	s.expectReady(last)
+	s.expectWoken(last)
 	if got, want := internalIP(last), internalIP(first); got != want {
 		t.Errorf("It has %s and not %s, which was given back", got, want)
 	}

@@ -112,41 +112,52 @@ func callResult(err error) string {
 	return "error"
 }
 
-// transfer is one movement of an image to a host.
+// transfer is one movement of an image to a host. It keeps the series that it counts in, so that one that ends when its
+// host is gone, and forgotten, brings none of them back.
 type transfer struct {
-	metrics *Metrics
-	host    string
-	start   time.Time
-	done    int64
+	running           prometheus.Gauge
+	bytes             prometheus.Counter
+	succeeded, failed prometheus.Counter
+	duration          prometheus.Observer
+
+	start time.Time
+	done  int64
 }
 
 // startTransfer begins to count a transfer. Its end must be told.
 func (m *Metrics) startTransfer(key string) *transfer {
-	m.transfersRunning.WithLabelValues(key).Inc()
-	m.transferBytes.WithLabelValues(key).Add(0)
-	return &transfer{metrics: m, host: key, start: time.Now()}
+	t := &transfer{
+		running:   m.transfersRunning.WithLabelValues(key),
+		bytes:     m.transferBytes.WithLabelValues(key),
+		succeeded: m.transfers.WithLabelValues(key, "succeeded"),
+		failed:    m.transfers.WithLabelValues(key, "failed"),
+		duration:  m.transferDurations.WithLabelValues(key),
+		start:     time.Now(),
+	}
+	t.running.Inc()
+	return t
 }
 
 // progress tells how many bytes were moved so far.
 func (t *transfer) progress(done int64) {
 	if done > t.done {
-		t.metrics.transferBytes.WithLabelValues(t.host).Add(float64(done - t.done))
+		t.bytes.Add(float64(done - t.done))
 		t.done = done
 	}
 }
 
 // end tells how the transfer ended. An image that was on the host already is no transfer.
 func (t *transfer) end(err error) {
-	t.metrics.transfersRunning.WithLabelValues(t.host).Dec()
-	result := "succeeded"
+	t.running.Dec()
 	switch {
 	case err != nil:
-		result = "failed"
+		t.failed.Inc()
 	case t.done == 0:
 		return
+	default:
+		t.succeeded.Inc()
 	}
-	t.metrics.transfers.WithLabelValues(t.host, result).Inc()
-	t.metrics.transferDurations.WithLabelValues(t.host).Observe(time.Since(t.start).Seconds())
+	t.duration.Observe(time.Since(t.start).Seconds())
 }
 
 // forget drops what was counted for a host that is gone.

@@ -18,6 +18,7 @@ package controllers
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -27,6 +28,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -197,4 +199,24 @@ func TestTransferCountsBytes(t *testing.T) {
 	expectSeries(t, fmt.Sprintf(`capl_image_transfer_bytes_total{host=%q}`, key), is(float64(len(content))))
 	expectSeries(t, fmt.Sprintf(`capl_image_transfer_duration_seconds_count{host=%q}`, key), is(1))
 	expectSeries(t, fmt.Sprintf(`capl_image_transfers_running{host=%q}`, key), is(0))
+}
+
+// TestTransferOutlivesItsHost has a transfer end when its host was removed: it brings no series back.
+func TestTransferOutlivesItsHost(t *testing.T) {
+	t.Parallel()
+	own := prometheus.NewRegistry()
+	m, err := NewMetrics(own)
+	must(t, err)
+	for _, end := range []error{nil, errors.New("the host is gone")} {
+		moving := m.startTransfer("home/kvm1")
+		moving.progress(1)
+		m.forget("home/kvm1")
+		moving.progress(2)
+		moving.end(end)
+	}
+	families, err := own.Gather()
+	must(t, err)
+	for _, family := range families {
+		t.Errorf("there is %s: %v", family.GetName(), family.GetMetric())
+	}
 }

@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,15 +89,16 @@ func runPhases[S any](ctx context.Context, object conditions.Setter, scope S, ph
 // keeps tells that a condition stays as it is, because what a phase returned says nothing new. A host that is too busy
 // for a call makes nothing untrue.
 func keeps(object conditions.Setter, conditionType string, err error) bool {
-	var wait *waiting
-	switch {
-	case errors.As(err, &wait):
-		return wait.keep && conditions.Has(object, conditionType)
-	case errors.Is(err, host.ErrHostBusy):
+	if errors.Is(err, host.ErrHostBusy) {
 		return conditions.IsTrue(object, conditionType)
 	}
-	return false
+	return saysNothing(err) && conditions.Has(object, conditionType)
 }
+
+// unasked is an error of the API server that kept a host from being asked.
+type unasked struct{ error }
+
+func (u unasked) Unwrap() error { return u.error }
 
 // connected returns the connection to a host. While the first connection of this process is under way, as after a start
 // of the manager, what was known of the host before stands.
@@ -110,11 +112,21 @@ func connected(hosts *host.Pool, namespace, name string) (*host.Host, error) {
 	return kvm, err
 }
 
-// together makes one of what went wrong on several hosts: the first decides, the message has them all.
+// together makes one of what went wrong on several hosts: the first that says something new decides, the message has them
+// all.
 func together(failures []error) error {
 	if len(failures) < 2 {
 		return errors.Join(failures...)
 	}
+	slices.SortStableFunc(failures, func(a, b error) int {
+		switch silentA, silentB := saysNothing(a), saysNothing(b); {
+		case silentA == silentB:
+			return 0
+		case silentA:
+			return 1
+		}
+		return -1
+	})
 	messages := make([]string, 0, len(failures))
 	for _, failure := range failures {
 		messages = append(messages, failure.Error())
@@ -122,10 +134,36 @@ func together(failures []error) error {
 	var wait *waiting
 	if errors.As(failures[0], &wait) {
 		all := *wait
-		all.message = strings.Join(messages, "; ")
+		all.message, all.after = strings.Join(messages, "; "), soonest(failures)
 		return &all
 	}
 	return fmt.Errorf("%w; %s", failures[0], strings.Join(messages[1:], "; "))
+}
+
+// saysNothing tells of what a phase returned that it makes nothing untrue that was known before: a host is too busy for a
+// call, or isn't connected yet, or the API server didn't answer.
+func saysNothing(err error) bool {
+	var wait *waiting
+	if errors.As(err, &wait) {
+		return wait.keep
+	}
+	return errors.Is(err, host.ErrHostBusy) || errors.As(err, new(unasked))
+}
+
+// soonest is when the first of several failures asks for another look, 0 when none does.
+func soonest(failures []error) time.Duration {
+	var first time.Duration
+	for _, failure := range failures {
+		result, err := phaseResult(failure)
+		after := result.RequeueAfter
+		if err != nil {
+			after = unreachableInterval
+		}
+		if after > 0 && (first == 0 || after < first) {
+			first = after
+		}
+	}
+	return first
 }
 
 // unlessGone leaves out of the error of a patch helper that the object is gone: the patch took its last finalizer away.

@@ -55,3 +55,33 @@ func TestBusyHostMakesNothingUntrue(t *testing.T) {
 	reconcile(fmt.Errorf("reading it: %w", host.ErrUnreachable), metav1.ConditionUnknown, infrav1.HostUnreachableReason)
 	reconcile(busy, metav1.ConditionUnknown, infrav1.HostBusyReason)
 }
+
+// TestSilenceHidesNothing has several hosts fail, of which one says nothing new.
+func TestSilenceHidesNothing(t *testing.T) {
+	found := conflict("a network is in the way")
+	for name, silent := range map[string]error{
+		"busy":       fmt.Errorf("kvm1: %w", host.ErrHostBusy),
+		"connecting": wrapHost("kvm1", &waiting{reason: infrav1.HostUnreachableReason, message: "isn't connected yet", unknown: true, keep: true}),
+	} {
+		err := together([]error{silent, wrapHost("kvm2", found)})
+		condition := phaseCondition(infrav1.ClusterNetworkReadyCondition, "", err)
+		if condition.Status != metav1.ConditionFalse || condition.Reason != infrav1.ClusterNetworkConflictReason {
+			t.Errorf("%s: it is %s, %s: %s", name, condition.Status, condition.Reason, condition.Message)
+		}
+		if want := "kvm2: a network is in the way; " + silent.Error(); condition.Message != want && name == "connecting" {
+			t.Errorf("%s: the message is %q, want %q", name, condition.Message, want)
+		}
+		cluster := &infrav1.LibvirtCluster{}
+		conditions.Set(cluster, metav1.Condition{Type: infrav1.ClusterNetworkReadyCondition, Status: metav1.ConditionTrue, Reason: infrav1.ClusterNetworkReadyReason})
+		if keeps(cluster, infrav1.ClusterNetworkReadyCondition, err) {
+			t.Errorf("%s: the network stays ready", name)
+		}
+		result, err := phaseResult(err)
+		if err != nil || result.RequeueAfter == 0 || result.RequeueAfter > conflictInterval {
+			t.Errorf("%s: the result is %+v, %v", name, result, err)
+		}
+		if name == "busy" && result.RequeueAfter > 2*busyInterval {
+			t.Errorf("a busy host is looked at again only after %s", result.RequeueAfter)
+		}
+	}
+}

@@ -50,7 +50,21 @@ var roomChanged = predicate.Funcs{
 		after, ok2 := e.ObjectNew.(*infrav1.LibvirtHost)
 		return ok && ok2 && (before.Generation != after.Generation ||
 			conditions.IsTrue(before, infrav1.ReadyCondition) != conditions.IsTrue(after, infrav1.ReadyCondition) ||
-			!maps.Equal(before.Labels, after.Labels) || moreRoom(before, after))
+			!maps.Equal(before.Labels, after.Labels) || !slices.Equal(before.Status.DomainTypes, after.Status.DomainTypes) ||
+			moreRoom(before, after))
+	},
+}
+
+// disconnected passes on that a LibvirtHost turned out not to be connected. A connection that broke or came wakes its
+// machines by itself; one that never came, as after a start of the manager without the host's Secret, doesn't.
+var disconnected = predicate.Funcs{
+	CreateFunc:  func(event.CreateEvent) bool { return false },
+	DeleteFunc:  func(event.DeleteEvent) bool { return false },
+	GenericFunc: func(event.GenericEvent) bool { return false },
+	UpdateFunc: func(e event.UpdateEvent) bool {
+		before, ok := e.ObjectOld.(*infrav1.LibvirtHost)
+		after, ok2 := e.ObjectNew.(*infrav1.LibvirtHost)
+		return ok && ok2 && !conditions.IsFalse(before, infrav1.HostConnectedCondition) && conditions.IsFalse(after, infrav1.HostConnectedCondition)
 	},
 }
 

@@ -74,7 +74,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, hosts *host.Pool, options Opti
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	if err := (&LibvirtClusterReconciler{
-		Client: mgr.GetClient(), Hosts: hosts, Events: events, WatchFilterValue: options.WatchFilterValue,
+		Client: mgr.GetClient(), APIReader: mgr.GetAPIReader(), Hosts: hosts, Events: events, WatchFilterValue: options.WatchFilterValue,
 	}).SetupWithManager(ctx, mgr, controller.Options{MaxConcurrentReconciles: options.ClusterWorkers}); err != nil {
 		return fmt.Errorf("setting up the LibvirtCluster controller: %w", err)
 	}

@@ -36,7 +36,12 @@ func watchful(p *Pool) {
 	p.timing.ping, p.timing.pingDeadline, p.timing.silence = 200*time.Millisecond, 2*time.Second, 500*time.Millisecond
 }
 
-// TestLibvirtdBack has hosts go away and come back, for as long as it takes for pauses to be as long as they get.
+// outage is how long hosts are away: so long that the pauses between tries are as long as they get, and that a dial that
+// hangs is given up.
+const outage = 35 * time.Second
+
+// TestLibvirtdBack has hosts go away and come back. A daemon that hangs behind TLS is a peer that accepts connections and
+// says nothing.
 func TestLibvirtdBack(t *testing.T) {
 	signal := func(sig syscall.Signal) func(*testing.T, *privatehost.Host) {
 		return func(t *testing.T, lab *privatehost.Host) {
@@ -46,22 +51,22 @@ func TestLibvirtdBack(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name       string
-		ssh        bool
+		reach      func(*testing.T, *privatehost.Host) Config
 		away, back func(*testing.T, *privatehost.Host)
 	}{
-		{"the daemon hung", false, signal(syscall.SIGSTOP), signal(syscall.SIGCONT)},
-		{"the daemon was restarted", false, stopDaemon, startDaemon},
-		{"the daemon was restarted behind SSH", true, stopDaemon, startDaemon},
-		{"the daemon hung behind SSH", true, signal(syscall.SIGSTOP), signal(syscall.SIGCONT)},
-		{"the network was cut", true, link("down"), link("up")},
+		{"the daemon hung", overSocket, signal(syscall.SIGSTOP), signal(syscall.SIGCONT)},
+		{"the daemon was restarted", overSocket, stopDaemon, startDaemon},
+		{"the daemon was restarted behind SSH", overSSH, stopDaemon, startDaemon},
+		{"the daemon hung behind SSH", overSSH, signal(syscall.SIGSTOP), signal(syscall.SIGCONT)},
+		{"the network was cut under SSH", overSSH, link("down"), link("up")},
+		{"the daemon was restarted behind TLS", overTLS, stopDaemon, startDaemon},
+		{"the daemon hung behind TLS", overTLS, signal(syscall.SIGSTOP), signal(syscall.SIGCONT)},
+		{"the network was cut under TLS", overTLS, link("down"), link("up")},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			lab := hosttest.Libvirtd(t)
-			cfg := Config{URI: socketURI(lab)}
-			if tt.ssh {
-				cfg = sshConfig(t, hosttest.SSHD(t, lab))
-			}
+			lab := hosttest.Libvirtd(t, hosttest.ListenTLS)
+			cfg := tt.reach(t, lab)
 			p, events := newPool(t, watchful)
 			p.Set(testKey, cfg)
 			h := connected(t, p, testKey)
@@ -71,7 +76,9 @@ func TestLibvirtdBack(t *testing.T) {
 			events.expect(t, Event{Kind: HostDisconnected})
 			_, err := p.Get(testKey)
 			t.Logf("Away: %v", err)
-			time.Sleep(3 * time.Second)
+			time.Sleep(outage)
+			_, err = p.Get(testKey)
+			t.Logf("Away for %s: %v", outage, err)
 			tt.back(t, lab)
 			start := time.Now()
 			eventually(t, "the host can be used again", func() error {
@@ -88,6 +95,18 @@ func TestLibvirtdBack(t *testing.T) {
 			}
 		})
 	}
+}
+
+func overSocket(_ *testing.T, lab *privatehost.Host) Config { return Config{URI: socketURI(lab)} }
+
+func overSSH(t *testing.T, lab *privatehost.Host) Config {
+	t.Helper()
+	return sshConfig(t, hosttest.SSHD(t, lab))
+}
+
+func overTLS(t *testing.T, lab *privatehost.Host) Config {
+	t.Helper()
+	return tlsConfig(t, hosttest.TLSD(t, lab))
 }
 
 // link cuts or mends the host's network, without a word to either end of a connection.

@@ -40,7 +40,7 @@ const (
 type connection struct {
 	libvirt *libvirt.Connect
 	calls   *gate
-	slots   chan struct{}
+	slots   *turns
 	room    room
 	pulse   *pulse
 	// suspect asks for a ping right now, because a call passed its deadline.
@@ -59,7 +59,7 @@ func newConnection(conn *libvirt.Connect, calls *gate, abandoned <-chan struct{}
 	return &connection{
 		libvirt:   conn,
 		calls:     calls,
-		slots:     make(chan struct{}, callsInFlight),
+		slots:     newTurns(callsInFlight),
 		pulse:     newPulse(),
 		suspect:   make(chan struct{}, 1),
 		abandoned: abandoned,
@@ -116,9 +116,8 @@ func (c *connection) acquire(ctx context.Context) error {
 	if err := c.wait(ctx, c.slots, "earlier calls to the host"); err != nil {
 		return err
 	}
-	c.room.move()
 	if !c.enter() {
-		<-c.slots
+		c.slots.give()
 		return fmt.Errorf("%w: the connection is closed", ErrUnreachable)
 	}
 	return nil
@@ -126,8 +125,7 @@ func (c *connection) acquire(ctx context.Context) error {
 
 func (c *connection) release() {
 	c.inFlight.Done()
-	<-c.slots
-	c.room.move()
+	c.slots.give()
 }
 
 // enter registers a user of the C connection, unless it is being closed.

@@ -34,6 +34,8 @@ type Config struct {
 	// URI is libvirt's connection URI, in a form that package hosturi accepts.
 	URI         string
 	Credentials Credentials
+	// Identity is what is expected of the host, if anything. It counts from the next connection on.
+	Identity Identity
 }
 
 // Equal reports whether both lead to the same connection.

@@ -119,8 +119,9 @@ func (h *Host) DefineDomain(ctx context.Context, definition string) error {
 	if head.UUID == "" || head.Name == "" {
 		return fmt.Errorf("%w: the domain's XML has no uuid or no name", ErrInvalid)
 	}
-	done, failed := s.inventory.define(head.UUID, head.Name, size{head.memoryBytes(), max(head.VCPUs, 1)})
 	err = do(ctx, s.control, "domainDefineXML", func() error {
+		// Not before: a call that isn't made would leave it announced.
+		done, failed := s.inventory.define(head.UUID, head.Name, size{head.memoryBytes(), max(head.VCPUs, 1)})
 		dom, err := s.control.libvirt.DomainDefineXML(definition)
 		if err != nil {
 			failed()

@@ -28,8 +28,13 @@ import (
 var (
 	// ErrNotFound means libvirt confirmed that the domain, volume, pool or network does not exist.
 	ErrNotFound = errors.New("not found")
+	// ErrNoPool means that the storage pool itself does not exist, so that nothing is known of what was in it. It is an
+	// ErrNotFound.
+	ErrNoPool = fmt.Errorf("storage pool %w", ErrNotFound)
 	// ErrExists means another object already has that name.
 	ErrExists = errors.New("already exists")
+	// ErrOtherHost means that another host answers than the one that is expected: see Identity.
+	ErrOtherHost = errors.New("another host answers")
 	// ErrUnreachable means there is no working connection to the host. The outcome of a call that was under way is unknown.
 	ErrUnreachable = errors.New("host unreachable")
 	// ErrTimeout means the caller's deadline passed, or the host gave up waiting. The outcome of the call is unknown.
@@ -85,8 +90,10 @@ func classify(err error) error {
 
 func kindOf(err libvirt.Error) error {
 	switch err.Code {
-	case libvirt.ERR_NO_DOMAIN, libvirt.ERR_NO_NETWORK, libvirt.ERR_NO_STORAGE_POOL, libvirt.ERR_NO_STORAGE_VOL:
+	case libvirt.ERR_NO_DOMAIN, libvirt.ERR_NO_NETWORK, libvirt.ERR_NO_STORAGE_VOL:
 		return ErrNotFound
+	case libvirt.ERR_NO_STORAGE_POOL:
+		return ErrNoPool
 	case libvirt.ERR_STORAGE_VOL_EXIST, libvirt.ERR_DOM_EXIST, libvirt.ERR_NETWORK_EXIST:
 		return ErrExists
 	case libvirt.ERR_AUTH_FAILED, libvirt.ERR_AUTH_CANCELLED, libvirt.ERR_AUTH_UNAVAILABLE, libvirt.ERR_ACCESS_DENIED, libvirt.ERR_OPERATION_DENIED:

@@ -52,6 +52,9 @@ func TestClassify(t *testing.T) {
 				t.Errorf("code %d of domain %d: errors.Is(%v) is %t, want %v", tt.code, tt.domain, kind, is, tt.want)
 			}
 		}
+		if gone := tt.code == libvirt.ERR_NO_STORAGE_POOL; errors.Is(err, ErrNoPool) != gone {
+			t.Errorf("code %d: errors.Is(%v) is %t", tt.code, ErrNoPool, !gone)
+		}
 		if err.Error() != "doing something: what libvirt said" {
 			t.Errorf("the text is %q", err)
 		}

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"libvirt.org/go/libvirt"
 	"libvirt.org/go/libvirtxml"
@@ -29,6 +30,8 @@ import (
 // Facts describes a host.
 type Facts struct {
 	Hostname string
+	// UUID is libvirt's of the host: that of its firmware as a rule. It is empty where libvirt has none.
+	UUID string
 	// LibvirtVersion and HypervisorVersion are of the form x.y.z.
 	LibvirtVersion    string
 	HypervisorVersion string
@@ -83,25 +86,35 @@ func (h *Host) facts(ctx context.Context) (Facts, error) {
 	case !memory.TotalSet:
 		memory.Total = node.Memory
 	}
-	capabilities, err := call(ctx, s.control, "connectGetCapabilities", conn.GetCapabilities)
-	if err != nil {
-		return Facts{}, err
-	}
-	types, err := domainTypes(capabilities, node.Model)
+	caps, err := s.capabilities(ctx)
 	if err != nil {
 		return Facts{}, err
 	}
 	return Facts{
 		Hostname:          hostname,
+		UUID:              hostUUID(caps),
 		LibvirtVersion:    versionString(library),
 		HypervisorVersion: versionString(version),
 		Architecture:      architecture(node.Model),
 		CPUs:              int(node.Cpus),
 		// Not what nodeGetInfo says: that was seen to be less than what is there.
 		MemoryBytes: int64(memory.Total) << 10,
-		DomainTypes: types,
+		DomainTypes: domainTypes(caps, node.Model),
 	}, nil
 }
+
+func (s *session) capabilities(ctx context.Context) (caps libvirtxml.Caps, err error) {
+	text, err := call(ctx, s.control, "connectGetCapabilities", s.control.libvirt.GetCapabilities)
+	if err != nil {
+		return caps, err
+	}
+	if err := caps.Unmarshal(text); err != nil {
+		return caps, fmt.Errorf("parsing the host's capabilities: %w", err)
+	}
+	return caps, nil
+}
+
+func hostUUID(caps libvirtxml.Caps) string { return strings.ToLower(caps.Host.UUID) }
 
 func versionString(version uint32) string {
 	return fmt.Sprintf("%d.%d.%d", version/1_000_000, version/1000%1000, version%1000)
@@ -116,11 +129,7 @@ var architectures = map[string]string{
 }
 
 // domainTypes finds the kinds of domain that a host offers for fully virtualised guests of its own architecture.
-func domainTypes(capabilities, arch string) ([]string, error) {
-	var caps libvirtxml.Caps
-	if err := caps.Unmarshal(capabilities); err != nil {
-		return nil, fmt.Errorf("parsing the host's capabilities: %w", err)
-	}
+func domainTypes(caps libvirtxml.Caps, arch string) []string {
 	var own, every []string
 	for _, guest := range caps.Guests {
 		if guest.OSType != "hvm" {
@@ -137,7 +146,7 @@ func domainTypes(capabilities, arch string) ([]string, error) {
 		own = every // the test driver says it is an x86_64 that runs i686
 	}
 	slices.Sort(own)
-	return slices.Compact(own), nil
+	return slices.Compact(own)
 }
 
 // architecture translates libvirt's name.

@@ -24,8 +24,8 @@ import (
 
 // Observer is told of each call to a host once it has come back: the host's key, libvirt's name of the procedure
 // ("domainDefineXML"; "connectOpen" for a dial), how long it took, and its error with its kind. A call that its caller
-// gave up is told all the same, when it comes back; a dial, when it is given up. Calls come concurrently, and an
-// observer must not block.
+// gave up is told all the same, when it comes back, unless its host was removed meanwhile; a dial, when it is given up.
+// Calls to several hosts come concurrently, and an observer must not block, nor ask for Host.Calls.
 type Observer func(host, procedure string, took time.Duration, err error)
 
 // Intercept stands in the way of the calls to hosts, given libvirt's name of the procedure ("domainDefineXML"): it makes
@@ -40,6 +40,15 @@ type gate struct {
 
 	mu    sync.Mutex
 	calls map[string]uint64
+	// closed is set when the host was removed: calls that hang may come back long after.
+	closed bool
+}
+
+// close tells the observer of no further call. It is told of none when close has returned.
+func (g *gate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
 }
 
 // pass makes a call, or leaves it to the interceptor.
@@ -57,10 +66,19 @@ func (g *gate) count(procedure string, call func() error) error {
 	g.add(procedure)
 	start := time.Now()
 	err := call()
-	if g.observe != nil {
-		g.observe(g.host, procedure, time.Since(start), classify(err))
-	}
+	g.tell(procedure, time.Since(start), classify(err))
 	return err
+}
+
+func (g *gate) tell(procedure string, took time.Duration, err error) {
+	if g.observe == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.closed {
+		g.observe(g.host, procedure, took, err)
+	}
 }
 
 func (g *gate) add(procedure string) {

@@ -98,7 +98,7 @@ var errRemoved = fmt.Errorf("%w: it was removed just now", ErrNotFound)
 
 // using makes one call on a known object. An object that is not known yet is looked up with find, which must put it
 // among the known ones; so is one, once, that turns out to be stale. missing is the code that says the object itself
-// does not exist: a domain that doesn't start for want of its network has been found.
+// does not exist: a domain that doesn't start for want of its network has been found. But a volume is gone with its pool.
 func using[T any, H handle](ctx context.Context, c *connection, known *handles[H], key string, missing libvirt.ErrorNumber,
 	find func(context.Context) error, procedure string, f func(H) (T, error),
 ) (T, error) {
@@ -120,7 +120,7 @@ func using[T any, H handle](ctx context.Context, c *connection, known *handles[H
 			return f(obj)
 		})
 		var cause *Error
-		if errors.Is(err, ErrNotFound) && errors.As(err, &cause) && cause.cause.Code != missing {
+		if errors.Is(err, ErrNotFound) && errors.As(err, &cause) && cause.cause.Code != missing && missing != libvirt.ERR_NO_STORAGE_VOL {
 			return value, &Error{cause: cause.cause}
 		}
 		if found || !errors.Is(err, ErrNotFound) {

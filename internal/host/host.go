@@ -61,7 +61,8 @@ type Host struct {
 	// err says why there is no session.
 	err error
 	// before is the inventory of the last session.
-	before map[string]Domain
+	before   map[string]Domain
+	identity Identity
 }
 
 // timing is how a host is watched and dialled.
@@ -137,7 +138,10 @@ func (h *Host) run(ctx context.Context, cfg Config) {
 		if err != nil {
 			h.lost(err)
 			h.log.V(2).Info("Failed to connect", "error", err.Error(), "failures", failures)
-			if knocking = address != "" && (errors.Is(err, ErrTimeout) || errors.Is(err, errNoAnswer)); !knocking {
+			hangs := errors.Is(err, ErrTimeout)
+			knocking = address != "" && (hangs || errors.Is(err, errNoAnswer))
+			// A knock costs nothing, but a host may answer it and hang afterwards, time and again.
+			if !knocking || hangs && h.dialing.Load() > hangingAtMost {
 				h.pause(ctx, failures, limit(err, address != "", time.Since(since), h.timing))
 			}
 			failures++
@@ -167,19 +171,17 @@ func wait(done <-chan struct{}, atMost time.Duration) {
 	}
 }
 
-// found makes a session the current one and tells what changed since the last.
+// found makes a session the current one and tells what changed since the last; at the first that is every domain,
+// because one may have come from another host.
 func (h *Host) found(s *session) {
 	now := s.inventory.domains()
 	h.mu.Lock()
-	first, before := h.before == nil, h.before
+	before := h.before
 	h.session, h.err = s, nil
 	h.mu.Unlock()
 
 	h.log.Info("Connected", "domains", len(now))
 	h.emit(Event{Kind: HostConnected})
-	if first {
-		return
-	}
 	for _, uuid := range changed(before, now) {
 		h.emit(Event{Kind: DomainChanged, UUID: uuid})
 	}
@@ -221,6 +223,10 @@ func (h *Host) dial(ctx context.Context, cfg Config, address string, knocking bo
 	s, err := openSession(ctx, endpoint.uri, open, &h.calls, before, h.emit)
 	if err != nil {
 		return nil, diagnose(ctx, cfg, err)
+	}
+	if err := h.recognize(ctx, s); err != nil {
+		s.close()
+		return nil, err
 	}
 	return s, nil
 }

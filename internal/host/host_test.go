@@ -34,7 +34,7 @@ import (
 const testKey = "default/host"
 
 // testTimeout bounds what a single test waits for.
-const testTimeout = 30 * time.Second
+const testTimeout = time.Minute
 
 // quick is the timing of tests: as the default one, but for impatient people.
 var quick = timing{

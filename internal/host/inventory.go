@@ -72,6 +72,8 @@ type inventory struct {
 	defining map[string]size
 	// removed holds the domains that this process undefined, until the event that tells so: what comes before it is late.
 	removed map[string]bool
+	// heard holds the domains of which something was heard since a list was asked for, while one is.
+	heard map[string]bool
 }
 
 func newInventory() *inventory {
@@ -116,6 +118,7 @@ func (i *inventory) observe(o occurrence) (measure bool) {
 }
 
 func (i *inventory) apply(o occurrence) (measure bool) {
+	i.hear(o.uuid)
 	if i.removed[o.uuid] {
 		if o.event == libvirt.DOMAIN_EVENT_UNDEFINED {
 			delete(i.removed, o.uuid)
@@ -170,6 +173,7 @@ func (i *inventory) define(uuid, name string, of size) (done, failed func()) {
 		}
 		e.Name, e.MaxMemoryBytes, e.VCPUs, e.transient = name, of.memory, of.vcpus, false
 		i.entries[uuid] = e
+		i.hear(uuid)
 	}
 	failed = func() {
 		i.mu.Lock()
@@ -226,16 +230,32 @@ func (i *inventory) asking(uuid string) (enter func(state State, reason string) 
 	}
 }
 
-// add enters a domain whose events were missed, unless it is known by now.
-func (i *inventory) add(e entry) bool {
+// listing prepares for a list of the domains, one list at a time. The returned function enters those whose events were
+// missed, and returns them. A domain of which something was heard meanwhile isn't one: the list may be older than its end.
+func (i *inventory) listing() (enter func(listed []entry) (missed []string)) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if _, known := i.entries[e.UUID]; known {
-		return false
+	i.heard = map[string]bool{}
+	return func(listed []entry) (missed []string) {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		for _, e := range listed {
+			if _, known := i.entries[e.UUID]; known || i.heard[e.UUID] {
+				continue
+			}
+			e.ChangedAt = i.now()
+			i.entries[e.UUID] = e
+			missed = append(missed, e.UUID)
+		}
+		i.heard = nil
+		return missed
 	}
-	e.ChangedAt = i.now()
-	i.entries[e.UUID] = e
-	return true
+}
+
+func (i *inventory) hear(uuid string) {
+	if i.heard != nil {
+		i.heard[uuid] = true
+	}
 }
 
 // remove forgets a domain that this process undefined.
@@ -247,6 +267,7 @@ func (i *inventory) remove(uuid string) {
 		return
 	}
 	delete(i.entries, uuid)
+	i.hear(uuid)
 	if !e.transient {
 		i.removed[uuid] = true
 	}

@@ -100,6 +100,36 @@ var (
 	crashed   = event(libvirt.DOMAIN_EVENT_STOPPED, int(libvirt.DOMAIN_EVENT_STOPPED_CRASHED))
 )
 
+func TestInventoryTakesWhatWasMissed(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		meanwhile []occurrence
+		missed    bool
+	}{
+		{"nothing", nil, true},
+		{"it came", []occurrence{defined}, false},
+		{"it came and went", []occurrence{defined, undefined}, false},
+		{"it went", []occurrence{undefined}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			i := newInventory()
+			i.load(nil, nil)
+			enter := i.listing()
+			for _, o := range tt.meanwhile {
+				i.observe(o)
+			}
+			missed := enter([]entry{{Domain: Domain{UUID: "a", Name: "guest", State: Shutoff, Reason: ReasonUnknown}}})
+			if got := slices.Contains(missed, "a"); got != tt.missed {
+				t.Errorf("it was missed: %t", got)
+			}
+			_, known := i.domain("a")
+			if want := tt.missed || (len(tt.meanwhile) == 1 && tt.meanwhile[0] == defined); known != want {
+				t.Errorf("it is known: %t", known)
+			}
+		})
+	}
+}
+
 func TestInventoryFollowsEvents(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

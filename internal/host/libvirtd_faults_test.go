@@ -207,11 +207,36 @@ func settled(h *Host) error {
 	return nil
 }
 
-// TestLibvirtdKilledDuringCalls kills the daemon again and again under calls: each comes back.
+// TestLibvirtdKilledDuringCalls kills the daemon again and again under calls: each comes back, one that was said to have
+// succeeded has, and the others failed for want of the daemon and can be made again.
 func TestLibvirtdKilledDuringCalls(t *testing.T) {
 	lab := hosttest.Libvirtd(t)
 	p, h, _ := connect(t, socketURI(lab), quickly)
 	ctx := testContext(t)
+	content := bytes.Repeat([]byte("kept"), 1<<8)
+	upload := func(name string) error {
+		return h.UploadVolume(ctx, "default", name, int64(len(content)), bytes.NewReader(content))
+	}
+	var (
+		mu                         sync.Mutex
+		created, uploaded, unknown []string
+		defined                    = map[int]int{} // how often
+		cut                        int
+	)
+	// settle notes how a call ended.
+	settle := func(err error, note func()) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case err == nil:
+			note()
+		case errors.Is(err, ErrUnreachable), errors.Is(err, ErrHostBusy):
+			cut++
+		default:
+			t.Errorf("got %v", err)
+		}
+		return err == nil
+	}
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	for n := range 4 {
@@ -223,20 +248,30 @@ func TestLibvirtdKilledDuringCalls(t *testing.T) {
 				default:
 				}
 				name := fmt.Sprintf("v-%d-%d", n, round)
-				err := errors.Join(
-					h.CreateVolume(ctx, "default", volumeXML(name, "qcow2", 1<<20)),
-					h.DefineDomain(ctx, domainXML("qemu", n+1)),
-					h.UploadVolume(ctx, "default", name, 1<<10, bytes.NewReader(make([]byte, 1<<10))),
-				)
-				if err != nil {
+				ok := settle(h.CreateVolume(ctx, "default", volumeXML(name, "raw", len(content))), func() { created = append(created, name) })
+				if ok {
+					ok = settle(upload(name), func() { uploaded = append(uploaded, name) })
+				} else {
+					mu.Lock()
+					unknown = append(unknown, name)
+					mu.Unlock()
+				}
+				if !settle(h.DefineDomain(ctx, domainXML("qemu", n+1)), func() { defined[n+1]++ }) || !ok {
 					time.Sleep(5 * time.Millisecond)
 				}
 			}
 		})
 	}
-	for range 3 {
+	for round := 1; round <= 3; round++ {
 		connected(t, p, testKey)
-		time.Sleep(50 * time.Millisecond)
+		eventually(t, "calls succeed", func() error {
+			mu.Lock()
+			defer mu.Unlock()
+			if len(uploaded) < 5*round || len(defined) < 4 {
+				return fmt.Errorf("%d volumes were filled, %d domains defined", len(uploaded), len(defined))
+			}
+			return nil
+		})
 		must(t, lab.StopDaemon(ctx, syscall.SIGKILL))
 		must(t, lab.StartDaemon(ctx))
 	}
@@ -249,7 +284,37 @@ func TestLibvirtdKilledDuringCalls(t *testing.T) {
 		t.Fatal("a call never came back")
 	}
 	connected(t, p, testKey)
-	must(t, h.CreateVolume(ctx, "default", volumeXML("after", "qcow2", 1<<20)))
+
+	t.Logf("%d volumes were created, %d filled, %d domains defined; %d calls were cut", len(created), len(uploaded), len(defined), cut)
+	if cut < 3 {
+		t.Error("that shows nothing")
+	}
+	for _, name := range created {
+		if volume, err := h.Volume(ctx, "default", name); err != nil || volume.CapacityBytes != int64(len(content)) {
+			t.Errorf("%s was created: %+v, %v", name, volume, err)
+		}
+	}
+	for _, name := range uploaded {
+		var got bytes.Buffer
+		if err := h.DownloadVolume(ctx, "default", name, &got, int64(len(content))); err != nil || !bytes.Equal(got.Bytes(), content) {
+			t.Errorf("%s was filled: %d bytes, %v", name, got.Len(), err)
+		}
+	}
+	for _, name := range unknown { // it may be there, or half of it: then it is made anew
+		if err := h.DeleteVolume(ctx, "default", name); err != nil && !errors.Is(err, ErrNotFound) {
+			t.Error(err)
+		}
+	}
+	for _, name := range unknown[:min(len(unknown), 4)] {
+		must(t, h.CreateVolume(ctx, "default", volumeXML(name, "raw", len(content))))
+		must(t, upload(name))
+	}
+	for n := range defined {
+		domain, err := h.Domain(domainUUID(n))
+		if _, xmlErr := h.DomainXML(ctx, domainUUID(n)); err != nil || xmlErr != nil || domain.MaxMemoryBytes != 64<<20 {
+			t.Errorf("domain %d was defined: %+v, %v, %v", n, domain, err, xmlErr)
+		}
+	}
 }
 
 // TestLibvirtdHangs stops a daemon in its tracks while another host goes on.
@@ -363,7 +428,8 @@ func TestLibvirtdHiccup(t *testing.T) {
 	}
 }
 
-// TestSilence dials a peer that accepts and then says nothing.
+// TestSilence dials a peer that accepts and then says nothing. It does so again and again, but each dial that hangs holds
+// a thread, so there are few of them.
 func TestSilence(t *testing.T) {
 	p, _ := newPool(t, quickly)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -373,7 +439,8 @@ func TestSilence(t *testing.T) {
 		URI:         "qemu+libssh2://root@" + listener.Addr().String() + "/system",
 		Credentials: Credentials{SSHPrivateKey: []byte("key"), KnownHosts: []byte("# nobody\n")},
 	}
-	p.timing.dial = 200 * time.Millisecond
+	p.timing.dial = 50 * time.Millisecond
+	p.timing.maxBackoff = defaultTiming.maxBackoff
 	p.Set(testKey, cfg)
 	eventually(t, "the silence is told", func() error {
 		if _, err := p.Get(testKey); !errors.Is(err, ErrTimeout) || !errors.Is(err, ErrUnreachable) {
@@ -381,4 +448,17 @@ func TestSilence(t *testing.T) {
 		}
 		return nil
 	})
+	p.mu.Lock()
+	h := p.hosts[testKey].host
+	p.mu.Unlock()
+	eventually(t, "it is dialled again", func() error {
+		if hanging := h.dialing.Load(); hanging <= hangingAtMost {
+			return fmt.Errorf("%d dials", hanging)
+		}
+		return nil
+	})
+	time.Sleep(2 * time.Second) // in which 40 would fit
+	if hanging := h.dialing.Load(); hanging > hangingAtMost+1 {
+		t.Errorf("%d dials hang", hanging)
+	}
 }

@@ -18,6 +18,10 @@ package host
 
 import (
 	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -109,6 +113,43 @@ func TestLibvirtdTLS(t *testing.T) {
 			expectRefusal(t, answer(t, right), ErrAuth, tt.says)
 		})
 	}
+}
+
+// TestLibvirtdTLSByTheBook makes the certificates by the commands of the how-to.
+func TestLibvirtdTLSByTheBook(t *testing.T) {
+	access := hosttest.TLSD(t, hosttest.Libvirtd(t, hosttest.ListenTLS))
+	book, err := os.ReadFile("../../docs/how-to/add-a-host-by-tls.md")
+	must(t, err)
+	dir, scripts, allowed := t.TempDir(), 0, ""
+	for _, block := range regexp.MustCompile("(?s)```\\w*\n(.*?)```").FindAllStringSubmatch(string(book), -1) {
+		switch text := block[1]; {
+		case strings.HasPrefix(text, "openssl"):
+			cmd := exec.CommandContext(testContext(t), "sh", "-eu", "-c", strings.ReplaceAll(text, "203.0.113.11", access.Addr))
+			cmd.Dir = dir
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%s%s%v", text, out, err)
+			}
+			scripts++
+		case strings.HasPrefix(text, "tls_allowed_dn_list"):
+			allowed = text
+		}
+	}
+	if scripts != 3 || allowed == "" {
+		t.Fatalf("the how-to has %d blocks of openssl, and %q", scripts, allowed)
+	}
+	read := func(name string) []byte {
+		content, err := os.ReadFile(filepath.Join(dir, name))
+		must(t, err)
+		return content
+	}
+	access.ServeFiles(t, read("ca.crt"), read("servercert.pem"), read("serverkey.pem"), allowed)
+	cfg := Config{
+		URI:         "qemu+tls://" + access.Addr + "/system",
+		Credentials: Credentials{TLSCA: read("ca.crt"), TLSClientCert: read("tls.crt"), TLSClientKey: read("tls.key")},
+	}
+	must(t, answer(t, cfg))
+	cfg.Credentials.TLSClientCert, cfg.Credentials.TLSClientKey = read("servercert.pem"), read("serverkey.pem")
+	expectRefusal(t, answer(t, cfg), ErrAuth, "the client certificate (tls.crt)")
 }
 
 // TestLibvirtdRotation has new credentials take the place of old ones while the host is connected: what was known of its

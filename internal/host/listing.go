@@ -171,23 +171,23 @@ func (s *session) size(ctx context.Context, uuid string) (size, error) {
 	return size{int64(info.MaxMem) << 10, int(info.NrVirtCpu)}, nil
 }
 
-// measure asks for the size of a domain that someone else defined.
+// measure asks for the size of a domain that someone else defined until it is known, because without it the domain would
+// count as nothing. It has no deadline: a call that is given up keeps its slot, and the next try would take another.
 func (s *session) measure(uuid string) {
-	for {
-		ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
-		found, err := s.size(ctx, uuid)
-		cancel()
-		if err == nil {
+	for delay := doubtAfter; ; delay = min(2*delay, doubtAtMost) {
+		found, err := s.size(context.Background(), uuid)
+		switch {
+		case err == nil:
 			s.inventory.measured(uuid, found)
 			s.emit(Event{Kind: DomainChanged, UUID: uuid})
-		}
-		if !errors.Is(err, ErrHostBusy) {
-			return // otherwise it is gone again, or the host is, and the next session lists everything
+			return
+		case errors.Is(err, ErrNotFound):
+			return // it is gone again
 		}
 		select {
-		case <-time.After(doubtAfter):
+		case <-time.After(delay):
 		case <-s.abandoned:
-			return
+			return // the next session lists everything
 		}
 	}
 }

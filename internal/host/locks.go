@@ -21,20 +21,20 @@ import "sync"
 // locks is a set of named locks. See connection.lock.
 type locks struct {
 	mu   sync.Mutex
-	held map[string]chan struct{}
+	held map[string]*turns
 }
 
-// named returns a lock, which is held by who could put something into it.
-func (l *locks) named(name string) chan struct{} {
+// named returns a lock, which is a single turn.
+func (l *locks) named(name string) *turns {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.held == nil {
-		l.held = map[string]chan struct{}{}
+		l.held = map[string]*turns{}
 	}
-	gate, ok := l.held[name]
+	lock, ok := l.held[name]
 	if !ok {
-		gate = make(chan struct{}, 1)
-		l.held[name] = gate
+		lock = newTurns(1)
+		l.held[name] = lock
 	}
-	return gate
+	return lock
 }

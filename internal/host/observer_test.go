@@ -17,7 +17,9 @@ limitations under the License.
 package host
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -90,6 +92,39 @@ func TestObserver(t *testing.T) {
 	for _, procedure := range []string{"connectOpen", "domainDefineXML", "connectListAllDomains"} {
 		if n := told(testKey, procedure, nil); n != calls[procedure] {
 			t.Errorf("%s: told of %d, counted %d", procedure, n, calls[procedure])
+		}
+	}
+}
+
+// TestObserverOfRemovedHost has a call come back when its host was removed long ago: nobody is told.
+func TestObserverOfRemovedHost(t *testing.T) {
+	told, comeBack := make(chan string, 100), make(chan struct{})
+	p, h, _ := connect(t, hosttest.TestDriver(t), seldom,
+		WithObserver(func(_, procedure string, _ time.Duration, _ error) { told <- procedure }),
+		WithIntercept(func(procedure string, call func() error) error {
+			if procedure == "domainDefineXML" {
+				<-comeBack
+			}
+			return call()
+		}))
+	ctx, cancel := context.WithTimeout(testContext(t), 10*time.Millisecond)
+	defer cancel()
+	if err := h.DefineDomain(ctx, domainXML("test", 1)); !errors.Is(err, ErrTimeout) {
+		t.Errorf("got %v", err)
+	}
+	s, err := h.current()
+	must(t, err)
+	p.Remove(testKey)
+	close(comeBack)
+	eventually(t, "the call has come back", func() error {
+		if n := len(s.control.slots.taken); n > 0 {
+			return fmt.Errorf("%d are under way", n)
+		}
+		return nil
+	})
+	for range len(told) {
+		if <-told == "domainDefineXML" {
+			t.Error("it was told")
 		}
 	}
 }

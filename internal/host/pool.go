@@ -112,6 +112,9 @@ func (p *Pool) Set(key string, cfg Config) {
 		return
 	}
 	old, ok := p.hosts[key]
+	if ok {
+		old.host.expect(cfg.Identity)
+	}
 	if ok && old.cfg.Equal(cfg) {
 		return
 	}
@@ -121,6 +124,7 @@ func (p *Pool) Set(key string, cfg Config) {
 		old.stop()
 	} else {
 		m.host = p.newHost(key)
+		m.host.expect(cfg.Identity)
 	}
 	var ctx context.Context
 	ctx, m.stop = context.WithCancel(context.Background())
@@ -138,12 +142,13 @@ func (p *Pool) Set(key string, cfg Config) {
 	}()
 }
 
-// Remove closes the connections to a host and forgets it.
+// Remove closes the connections to a host and forgets it. The observer is told nothing of it after that.
 func (p *Pool) Remove(key string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if m, ok := p.hosts[key]; ok {
 		m.stop()
+		m.host.calls.close()
 		delete(p.hosts, key)
 	}
 }

@@ -256,9 +256,13 @@ func TestDomainTypes(t *testing.T) {
 		{guest("i686", "test"), []string{"test"}},
 		{"", nil},
 	} {
-		got, err := domainTypes(`<capabilities><host/>`+tt.guests+`</capabilities>`, "x86_64")
-		if err != nil || !slices.Equal(got, tt.want) {
-			t.Errorf("got %v, %v; want %v", got, err, tt.want)
+		var caps libvirtxml.Caps
+		must(t, caps.Unmarshal(`<capabilities><host><uuid>2C4B0A5E-0000-4000-8000-000000000001</uuid></host>`+tt.guests+`</capabilities>`))
+		if got := domainTypes(caps, "x86_64"); !slices.Equal(got, tt.want) {
+			t.Errorf("got %v, want %v", got, tt.want)
+		}
+		if uuid := hostUUID(caps); uuid != "2c4b0a5e-0000-4000-8000-000000000001" {
+			t.Errorf("the UUID is %q", uuid)
 		}
 	}
 	if architecture("x86_64") != "amd64" || architecture("s390x") != "s390x" || versionString(9_010_003) != "9.10.3" {

@@ -33,7 +33,7 @@ const patience = 5 * time.Minute
 // limit is the longest pause until the next dial after one that failed. A local socket that isn't there costs nothing.
 // What was refused will be again, until somebody does something about it.
 func limit(err error, remote bool, outage time.Duration, t timing) time.Duration {
-	if errors.Is(err, ErrAuth) || errors.Is(err, ErrInvalid) || remote && outage > patience {
+	if errors.Is(err, ErrAuth) || errors.Is(err, ErrInvalid) || errors.Is(err, ErrOtherHost) || remote && outage > patience {
 		return t.maxBackoff
 	}
 	return t.soon
@@ -50,6 +50,9 @@ func (h *Host) pause(ctx context.Context, failures int, atMost time.Duration) {
 	}
 }
 
+// hangingAtMost is how many dials may hang before the next ones become rare.
+const hangingAtMost = 3
+
 // delay is the time until the next attempt: doubling from backoff to its limit, with up to half of it taken off at
 // random. Each dial that hangs holds a thread, so when there are several the attempts become rare, but never end.
 func delay(failures, hanging int, t timing, atMost time.Duration, random float64) time.Duration {
@@ -57,7 +60,7 @@ func delay(failures, hanging int, t timing, atMost time.Duration, random float64
 	if failures < 16 {
 		d = min(t.backoff<<failures, atMost)
 	}
-	if hanging > 3 {
+	if hanging > hangingAtMost {
 		d = time.Duration(hanging) * t.maxBackoff
 	}
 	return d - time.Duration(random*float64(d)/2)

@@ -66,6 +66,7 @@ func (s *session) reserve(ctx context.Context, uuid string, wanted Reservation, 
 			return taken[k], nil
 		}
 		if wanted.IP, err = pick(taken); err != nil {
+			s.reserved.drop(uuid) // what is in the way may be gone the next time
 			return Reservation{}, err
 		}
 		err = s.updateReservation(ctx, uuid, libvirt.NETWORK_UPDATE_COMMAND_ADD_LAST, wanted, liveAndConfig)
@@ -176,6 +177,13 @@ func (s *session) unreserve(ctx context.Context, uuid, mac string) error {
 		}
 	}
 	return nil
+}
+
+// ForgetReservations has the reservations of a network read anew the next time. That somebody took one away is no event.
+func (h *Host) ForgetReservations(networkUUID string) {
+	if s, err := h.current(); err == nil {
+		s.reserved.drop(networkUUID)
+	}
 }
 
 // Reservations returns the reservations of a network.

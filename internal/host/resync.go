@@ -76,6 +76,7 @@ func (s *session) doubt(uuid string, surely bool) {
 
 // resync compares the inventory with the host: two calls, however many domains there are.
 func (s *session) resync(ctx context.Context) error {
+	add := s.inventory.listing()
 	known := s.inventory.domains()
 	enter := make(map[string]func(State, string) bool, len(known))
 	for uuid := range known {
@@ -104,10 +105,8 @@ func (s *session) resync(ctx context.Context) error {
 	if err := s.weigh(ctx, missed); err != nil {
 		return err
 	}
-	for _, e := range missed {
-		if s.inventory.add(e) {
-			s.emit(Event{Kind: DomainChanged, UUID: e.UUID})
-		}
+	for _, uuid := range add(missed) {
+		s.emit(Event{Kind: DomainChanged, UUID: uuid})
 	}
 	return nil
 }

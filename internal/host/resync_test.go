@@ -81,6 +81,31 @@ func TestResync(t *testing.T) {
 	}
 }
 
+// TestResyncIsLate has a domain come and go while the list that shows it is on its way.
+func TestResyncIsLate(t *testing.T) {
+	var before, after func()
+	_, h, _ := connect(t, hosttest.TestDriver(t), quickly, WithIntercept(func(procedure string, call func() error) error {
+		if procedure == "connectListAllDomains" && before != nil {
+			before()
+		}
+		err := call()
+		if procedure == "connectGetAllDomainStats" && after != nil {
+			after()
+		}
+		return err
+	}))
+	ctx := testContext(t)
+	s, err := h.current()
+	must(t, err)
+	uuid := domainUUID(1)
+	before = func() { must(t, h.DefineDomain(ctx, domainXML("test", 1))) }
+	after = func() { must(t, h.UndefineDomain(ctx, uuid)) }
+	must(t, s.resync(ctx))
+	if domain, err := h.Domain(uuid); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a domain is known that has been removed: %+v, %v", domain, err)
+	}
+}
+
 // TestResyncRuns has it done by itself.
 func TestResyncRuns(t *testing.T) {
 	_, h, _ := connect(t, hosttest.TestDriver(t), quickly, func(p *Pool) { p.timing.secondLook, p.timing.resync = 20*time.Millisecond, 20*time.Millisecond })

@@ -43,29 +43,24 @@ func (h *Host) Screenshot(ctx context.Context, uuid string) (mimeType string, pi
 }
 
 func (s *session) screenshot(ctx context.Context, uuid string) (string, []byte, error) {
-	type shot struct {
-		mimeType string
-		stream   *libvirt.Stream
-	}
-	taken, err := onDomain(ctx, s, uuid, "domainScreenshot", func(dom *libvirt.Domain) (shot, error) {
+	var opened handover
+	mimeType, err := onDomain(ctx, s, uuid, "domainScreenshot", func(dom *libvirt.Domain) (string, error) {
 		stream, err := s.control.libvirt.NewStream(0)
 		if err != nil {
-			return shot{}, err
+			return "", err
 		}
 		mimeType, err := dom.Screenshot(stream, 0, 0)
 		if err != nil {
-			return shot{}, errors.Join(err, stream.Free())
+			return "", errors.Join(err, stream.Free())
 		}
-		if ctx.Err() != nil { // nobody waits for it any more
-			_ = stream.Abort()
-			return shot{}, errors.Join(ctx.Err(), stream.Free())
-		}
-		return shot{mimeType, stream}, nil
+		opened.give(stream)
+		return mimeType, nil
 	})
 	if err != nil {
+		opened.leave()
 		return "", nil, err
 	}
-	t, err := startTransfer(ctx, s.control, taken.stream)
+	t, err := opened.transfer(ctx, s.control)
 	if err != nil {
 		return "", nil, err
 	}
@@ -73,7 +68,7 @@ func (s *session) screenshot(ctx context.Context, uuid string) (string, []byte, 
 	if err := t.receive(ctx, &limited{to: &picture, left: maxScreenshotBytes}); err != nil {
 		return "", nil, err
 	}
-	return taken.mimeType, picture.Bytes(), nil
+	return mimeType, picture.Bytes(), nil
 }
 
 // limited refuses to be written more than a number of bytes.

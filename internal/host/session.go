@@ -48,8 +48,8 @@ type session struct {
 	// doubted remembers the domains that are going to be looked at.
 	doubted sync.Map
 
-	// bulk is the lock of large uploads.
-	bulk locks
+	// bulk is the turn of large uploads.
+	bulk *turns
 
 	emit func(Event)
 
@@ -64,9 +64,11 @@ func openSession(ctx context.Context, uri string, open func(context.Context) (*l
 	s := &session{
 		test:      isTest(uri),
 		inventory: newInventory(),
+		bulk:      newTurns(1),
 		abandoned: make(chan struct{}),
 		emit:      emit,
 	}
+	s.bulk.patient = true
 	if err := s.connect(ctx, open, calls); err != nil {
 		s.close()
 		return nil, err

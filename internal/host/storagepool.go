@@ -55,7 +55,7 @@ func doOnPool(ctx context.Context, s *session, name, procedure string, f func(*l
 	return err
 }
 
-// StoragePool returns a pool. Its sizes are those of its last refresh. ErrNotFound: there is no such pool.
+// StoragePool returns a pool. Its sizes are those of its last refresh. ErrNoPool: there is no such pool.
 func (h *Host) StoragePool(ctx context.Context, name string) (StoragePool, error) {
 	s, err := h.current()
 	if err != nil {

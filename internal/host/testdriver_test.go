@@ -25,6 +25,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hosttest"
 )
@@ -305,5 +306,28 @@ func TestPassword(t *testing.T) {
 				return nil
 			})
 		})
+	}
+}
+
+// TestDefinitionNotMade has the host too busy for a definition: nothing is left of it to be mistaken for another's.
+func TestDefinitionNotMade(t *testing.T) {
+	_, h, _ := connect(t, hosttest.TestDriver(t), seldom)
+	s, err := h.current()
+	must(t, err)
+	for range callsInFlight {
+		must(t, s.control.acquire(testContext(t)))
+	}
+	ctx, cancel := context.WithTimeout(testContext(t), 10*time.Millisecond)
+	defer cancel()
+	if err := h.DefineDomain(ctx, domainXML("test", 1)); !errors.Is(err, ErrTimeout) {
+		t.Errorf("got %v", err)
+	}
+	for range callsInFlight {
+		s.control.release()
+	}
+	s.inventory.mu.Lock()
+	defer s.inventory.mu.Unlock()
+	if len(s.inventory.defining) > 0 {
+		t.Errorf("%d definitions are announced", len(s.inventory.defining))
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"libvirt.org/go/libvirt"
 )
@@ -52,11 +53,10 @@ func (h *Host) UploadVolume(ctx context.Context, pool, name string, size int64, 
 
 func (s *session) upload(ctx context.Context, pool, name string, size int64, r io.Reader) error {
 	if size >= bulkBytes {
-		unlock, err := s.storage.lock(ctx, &s.bulk, "uploads")
-		if err != nil {
+		if err := s.storage.wait(ctx, s.bulk, "another upload"); err != nil {
 			return err
 		}
-		defer unlock()
+		defer s.bulk.give()
 	}
 	t, err := s.openTransfer(ctx, pool, name, "storageVolUpload", func(vol *libvirt.StorageVol, stream *libvirt.Stream) error {
 		return vol.Upload(stream, 0, uint64(size), 0)
@@ -162,38 +162,64 @@ type transfer struct {
 }
 
 func (s *session) openTransfer(ctx context.Context, pool, name, procedure string, open func(*libvirt.StorageVol, *libvirt.Stream) error) (*transfer, error) {
-	stream, err := onVolume(ctx, s, pool, name, procedure, func(vol *libvirt.StorageVol) (*libvirt.Stream, error) {
+	var opened handover
+	_, err := onVolume(ctx, s, pool, name, procedure, func(vol *libvirt.StorageVol) (struct{}, error) {
 		stream, err := s.storage.libvirt.NewStream(0)
 		if err != nil {
-			return nil, err
+			return struct{}{}, err
 		}
 		if err := open(vol, stream); err != nil {
-			return nil, errors.Join(err, stream.Free())
+			return struct{}{}, errors.Join(err, stream.Free())
 		}
-		if ctx.Err() != nil { // nobody waits for it any more
-			_ = stream.Abort()
-			return nil, errors.Join(ctx.Err(), stream.Free())
-		}
-		return stream, nil
+		opened.give(stream)
+		return struct{}{}, nil
 	})
 	if err != nil {
+		opened.leave()
 		return nil, err
 	}
-	return startTransfer(ctx, s.storage, stream)
+	return opened.transfer(ctx, s.storage)
 }
 
-// startTransfer takes a slot of the connection for a stream that was opened on it.
-func startTransfer(ctx context.Context, c *connection, stream *libvirt.Stream) (*transfer, error) {
-	last := make(chan struct{})
-	close(last)
+// handover passes a stream on from the call that opens it to its caller, who may have left before it came back: a
+// stream that nobody frees keeps its connection open.
+type handover struct {
+	mu     sync.Mutex
+	stream *libvirt.Stream
+	left   bool
+}
+
+func (h *handover) give(stream *libvirt.Stream) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stream = stream; h.left {
+		go discard(stream)
+	}
+}
+
+// transfer takes a slot of the connection for the stream that was opened on it.
+func (h *handover) transfer(ctx context.Context, c *connection) (*transfer, error) {
 	if err := c.acquire(ctx); err != nil {
-		go func() {
-			_ = stream.Abort()
-			_ = stream.Free()
-		}()
+		h.leave()
 		return nil, err
 	}
-	return &transfer{connection: c, stream: stream, last: last}, nil
+	last := make(chan struct{})
+	close(last)
+	return &transfer{connection: c, stream: h.stream, last: last}, nil
+}
+
+func (h *handover) leave() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.left = true; h.stream != nil {
+		go discard(h.stream)
+	}
+}
+
+// discard breaks a stream off, which talks to the host.
+func discard(stream *libvirt.Stream) {
+	_ = stream.Abort()
+	_ = stream.Free()
 }
 
 // step does one thing with the stream.

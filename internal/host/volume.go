@@ -120,7 +120,7 @@ func (v volumeHead) neededBytes() int64 {
 }
 
 // CreateVolume creates a volume in a pool, which is started if it is stopped.
-// ErrExists: the pool has a volume of that name. ErrNotFound: there is no such pool. ErrNoSpace: the pool is full.
+// ErrExists: the pool has a volume of that name. ErrNoPool: there is no such pool. ErrNoSpace: the pool is full.
 func (h *Host) CreateVolume(ctx context.Context, pool, definition string) error {
 	s, err := h.current()
 	if err != nil {
@@ -155,7 +155,7 @@ func (h *Host) CreateVolume(ctx context.Context, pool, definition string) error 
 }
 
 // Volume returns a volume. A file that libvirt has not noticed yet is found by one refresh of the pool.
-// ErrNotFound: there is no such volume, or no such pool.
+// ErrNotFound: there is no such volume. ErrNoPool: there is no such pool.
 func (h *Host) Volume(ctx context.Context, pool, name string) (Volume, error) {
 	s, err := h.current()
 	if err != nil {
@@ -167,7 +167,7 @@ func (h *Host) Volume(ctx context.Context, pool, name string) (Volume, error) {
 		})
 	}
 	definition, err := read()
-	if errors.Is(err, ErrNotFound) && code(err) != libvirt.ERR_NO_STORAGE_POOL {
+	if errors.Is(err, ErrNotFound) && !errors.Is(err, ErrNoPool) {
 		if refreshErr := s.refreshPool(ctx, pool); refreshErr == nil {
 			definition, err = read()
 		} else if started, poolErr := s.startPool(ctx, pool); poolErr != nil || started {
@@ -208,7 +208,7 @@ func parseVolume(definition string) (Volume, error) {
 	return volume, nil
 }
 
-// DeleteVolume deletes a volume. ErrNotFound: there is no such volume, or no such pool.
+// DeleteVolume deletes a volume. ErrNotFound: there is no such volume. ErrNoPool: there is no such pool.
 func (h *Host) DeleteVolume(ctx context.Context, pool, name string) error {
 	s, err := h.current()
 	if err != nil {

@@ -27,7 +27,7 @@ import (
 	"libvirt.org/go/libvirt"
 )
 
-// VolumeNames returns the names of a pool's volumes, in one call. ErrNotFound: there is no such pool.
+// VolumeNames returns the names of a pool's volumes, in one call. ErrNoPool: there is no such pool.
 func (h *Host) VolumeNames(ctx context.Context, pool string) ([]string, error) {
 	s, err := h.current()
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -76,6 +77,119 @@ func TestSlowHost(t *testing.T) {
 		c.release()
 	}
 	must(t, c.acquire(ctx))
+}
+
+// TestHungHost has callers wait for a host whose calls never come back: soon nobody does any more.
+func TestHungHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
+		c := newConnection(nil, &gate{}, nil)
+		for range callsInFlight {
+			must(t, c.acquire(ctx))
+		}
+		results := make(chan error, callersWaiting)
+		start := time.Now()
+		for range callersWaiting {
+			go func() { results <- c.acquire(ctx) }()
+		}
+		for range callersWaiting {
+			if err := <-results; !errors.Is(err, ErrHostBusy) || !strings.Contains(err.Error(), "nobody waits") {
+				t.Errorf("got %v", err)
+			}
+		}
+		if took := time.Since(start); took < hopelessAfter || took > hopelessAfter+stallAfter {
+			t.Errorf("they were sent away after %s", took)
+		}
+		start = time.Now()
+		if err := c.acquire(ctx); !errors.Is(err, ErrHostBusy) || time.Since(start) > 0 {
+			t.Errorf("the next one: %v after %s", err, time.Since(start))
+		}
+		c.release()
+		must(t, c.acquire(ctx))
+		// After a rest, too, a single caller may wait.
+		for range callsInFlight {
+			c.release()
+		}
+		time.Sleep(time.Hour)
+		for range callsInFlight {
+			must(t, c.acquire(ctx))
+		}
+		go func() { results <- c.acquire(ctx) }()
+		time.Sleep(stallAfter)
+		c.release()
+		must(t, <-results)
+	})
+}
+
+// TestHungLock has a holder of a lock hang while the host gets on with everything else: few wait for the lock, and soon
+// nobody.
+func TestHungLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
+		c := newConnection(nil, &gate{}, nil)
+		var l locks
+		unlock, err := c.lock(ctx, &l, "network")
+		must(t, err)
+		others := time.NewTicker(100 * time.Millisecond)
+		done := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case <-others.C:
+					if err := c.acquire(ctx); err != nil {
+						t.Error(err)
+					}
+					c.release()
+				case <-done:
+					return
+				}
+			}
+		}()
+		const callers = 3 * callersWaiting
+		away := make(chan time.Duration, callers)
+		start := time.Now()
+		for range callers {
+			go func() {
+				if _, err := c.lock(ctx, &l, "network"); !errors.Is(err, ErrHostBusy) {
+					t.Errorf("got %v", err)
+				}
+				away <- time.Since(start)
+			}()
+		}
+		for n := range callers {
+			limit := stallAfter
+			if n >= callers-callersWaiting {
+				limit = hopelessAfter
+			}
+			if after := <-away; after < limit || after > limit+stallAfter {
+				t.Errorf("number %d was sent away after %s", n, after)
+			}
+		}
+		unlock()
+		if _, err := c.lock(ctx, &l, "network"); err != nil {
+			t.Errorf("a released lock: %v", err)
+		}
+		close(done)
+	})
+}
+
+// TestPatience has a large upload wait for another, which takes as long as it takes.
+func TestPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
+		c := newConnection(nil, &gate{}, nil)
+		uploads := newTurns(1)
+		uploads.patient = true
+		must(t, c.wait(ctx, uploads, "another upload"))
+		result := make(chan error, 1)
+		go func() { result <- c.wait(ctx, uploads, "another upload") }()
+		time.Sleep(time.Hour)
+		uploads.give()
+		must(t, <-result)
+	})
 }
 
 // TestBusyHost has many callers wait for a host that gets on: nobody is sent away.

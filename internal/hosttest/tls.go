@@ -69,7 +69,6 @@ func TLSD(t testing.TB, host *privatehost.Host) *TLS {
 		`key_file="` + filepath.Join(access.dir, "key.pem") + `"`,
 		`tls_no_sanity_certificate=1`, // or it wouldn't start with a bad one
 	}, "\n"), 1))
-	writeFile(t, filepath.Join(access.dir, "ca.pem"), string(access.CA.Cert))
 	access.Serve(t, access.CA, access.Addr, false)
 	return access
 }
@@ -78,8 +77,18 @@ func TLSD(t testing.TB, host *privatehost.Host) *TLS {
 func (a *TLS) Serve(t testing.TB, ca *Authority, name string, expired bool) {
 	t.Helper()
 	cert, key := ca.Issue(t, name, expired)
+	a.ServeFiles(t, a.CA.Cert, cert, key)
+}
+
+// ServeFiles has libvirtd restarted with these files as PEM: the CA whose clients it lets in, its certificate and key;
+// and with further lines of its configuration.
+func (a *TLS) ServeFiles(t testing.TB, ca, cert, key []byte, lines ...string) {
+	t.Helper()
+	writeFile(t, filepath.Join(a.dir, "ca.pem"), string(ca))
 	writeFile(t, filepath.Join(a.dir, "cert.pem"), string(cert))
 	writeFile(t, filepath.Join(a.dir, "key.pem"), string(key))
+	config := a.host.Path("/etc/libvirt/libvirtd.conf")
+	writeFile(t, config, strings.Join(append([]string{readFile(t, config)}, lines...), "\n"))
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	if err := a.host.StopDaemon(ctx, syscall.SIGTERM); err != nil {

@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,8 +35,8 @@ import (
 )
 
 const (
-	// DefaultLimit is how many tasks a Runner runs at once unless it is told otherwise.
-	DefaultLimit = 4
+	// DefaultLimit is how many tasks of a group a Runner runs at once unless it is told otherwise.
+	DefaultLimit = 2
 
 	progressInterval = 2 * time.Second
 	firstBackOff     = 30 * time.Second
@@ -48,7 +49,8 @@ const (
 // Func is the work of a task. It returns when ctx ends, and it may call report as often as it likes.
 type Func func(ctx context.Context, report func(Progress)) error
 
-// Runner runs at most one task per key and a bounded number of tasks at once. It is safe for concurrent use.
+// Runner runs at most one task per key, and a bounded number of tasks of each group at once: a group whose tasks hang,
+// such as those of one host, holds up no other. It is safe for concurrent use.
 type Runner struct {
 	limit int
 
@@ -57,14 +59,15 @@ type Runner struct {
 	queues  []workqueue.TypedRateLimitingInterface[reconcile.Request]
 	entries map[string]*entry
 	pending []*entry
-	active  int
+	// active counts the tasks that run, by group.
+	active  map[string]int
 	stopped bool
 	tasks   sync.WaitGroup
 }
 
 // entry is what a Runner knows about one key.
 type entry struct {
-	key      string
+	group    string
 	run      Func
 	status   Status
 	waiters  map[types.NamespacedName]struct{}
@@ -74,12 +77,12 @@ type entry struct {
 	timer *time.Timer
 }
 
-// NewRunner returns a Runner that runs at most limit tasks at once. Tasks begin to run with Start.
+// NewRunner returns a Runner that runs at most limit tasks of a group at once. Tasks begin to run with Start.
 func NewRunner(limit int) *Runner {
 	if limit < 1 {
 		limit = DefaultLimit
 	}
-	return &Runner{limit: limit, entries: map[string]*entry{}}
+	return &Runner{limit: limit, entries: map[string]*entry{}, active: map[string]int{}}
 }
 
 // Start runs tasks until ctx ends, cancels those that run and returns when they have ended.
@@ -121,8 +124,8 @@ func (r *Runner) Source() source.Source {
 // Ensure makes sure that the task of this key runs or has succeeded, and tells how it stands. The waiter is woken
 // when that changes. A task that failed starts again with the first Ensure after its back-off; until then Ensure
 // returns the failure. A task that succeeded stays so until Forget, so run must be idempotent: outcomes that nobody
-// asks for are forgotten after an hour.
-func (r *Runner) Ensure(key string, waiter types.NamespacedName, run Func) Status {
+// asks for are forgotten after an hour. A task counts among those of the group of its first Ensure.
+func (r *Runner) Ensure(key, group string, waiter types.NamespacedName, run Func) Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 
@@ -131,7 +134,7 @@ func (r *Runner) Ensure(key string, waiter types.NamespacedName, run Func) Statu
 	switch {
 	case e == nil:
 		r.sweep(now)
-		e = &entry{key: key, waiters: map[types.NamespacedName]struct{}{}}
+		e = &entry{group: group, waiters: map[types.NamespacedName]struct{}{}}
 		r.entries[key] = e
 		r.enqueue(e, run)
 	case e.status.State == Failed && !now.Before(e.status.RetryAt):
@@ -162,16 +165,21 @@ func (r *Runner) enqueue(e *entry, run Func) {
 	r.dispatch()
 }
 
-// dispatch starts pending tasks while there is room. The caller holds the lock.
+// dispatch starts the pending tasks of whose groups few enough run, oldest first. The caller holds the lock.
 func (r *Runner) dispatch() {
-	for r.ctx != nil && !r.stopped && r.ctx.Err() == nil && r.active < r.limit && len(r.pending) > 0 {
-		e := r.pending[0]
-		r.pending = r.pending[1:]
+	if r.ctx == nil || r.stopped || r.ctx.Err() != nil {
+		return
+	}
+	r.pending = slices.DeleteFunc(r.pending, func(e *entry) bool {
+		if r.active[e.group] >= r.limit {
+			return false
+		}
+		r.active[e.group]++
 		e.status.Started = time.Now()
 		e.lastWake = e.status.Started
-		r.active++
 		r.tasks.Go(func() { r.execute(e) })
-	}
+		return true
+	})
 }
 
 func (r *Runner) execute(e *entry) {
@@ -179,7 +187,9 @@ func (r *Runner) execute(e *entry) {
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.active--
+	if r.active[e.group]--; r.active[e.group] == 0 {
+		delete(r.active, e.group)
+	}
 	e.run = nil
 	e.stopTimer()
 	e.status.Ended = time.Now()

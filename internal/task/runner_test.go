@@ -94,12 +94,12 @@ func TestOneRunForManyWaiters(t *testing.T) {
 		var callers sync.WaitGroup
 		for i := range 50 {
 			callers.Go(func() {
-				runner.Ensure("image", types.NamespacedName{Name: fmt.Sprintf("m%02d", i)}, work)
+				runner.Ensure("image", "kvm1", types.NamespacedName{Name: fmt.Sprintf("m%02d", i)}, work)
 			})
 		}
 		callers.Wait()
 		expectWoken(t, queue)
-		if status := runner.Ensure("image", machineA, work); status.State != Running || status.Started.IsZero() {
+		if status := runner.Ensure("image", "kvm1", machineA, work); status.State != Running || status.Started.IsZero() {
 			t.Errorf("status is %+v, want Running", status)
 		}
 
@@ -107,7 +107,7 @@ func TestOneRunForManyWaiters(t *testing.T) {
 		if got := woken(queue); len(got) != 51 {
 			t.Errorf("%d waiters were woken, want 51", len(got))
 		}
-		if status := runner.Ensure("image", machineA, work); status.State != Succeeded || status.Err != nil {
+		if status := runner.Ensure("image", "kvm1", machineA, work); status.State != Succeeded || status.Err != nil {
 			t.Errorf("status is %+v, want Succeeded", status)
 		}
 		if runs.Load() != 1 {
@@ -115,7 +115,7 @@ func TestOneRunForManyWaiters(t *testing.T) {
 		}
 
 		runner.Forget("image")
-		runner.Ensure("image", machineA, work)
+		runner.Ensure("image", "kvm1", machineA, work)
 		expectWoken(t, queue, "a")
 		if runs.Load() != 2 {
 			t.Errorf("the task ran %d times after Forget, want 2", runs.Load())
@@ -137,25 +137,25 @@ func TestFailureBacksOff(t *testing.T) {
 		}
 		for run, delay := range []time.Duration{30, 60, 120, 240, 480, 600, 600} {
 			delay *= time.Second
-			if status := runner.Ensure("image", machineA, work); status.State != Running || status.Err != nil {
+			if status := runner.Ensure("image", "kvm1", machineA, work); status.State != Running || status.Err != nil {
 				t.Fatalf("run %d: status is %+v, want Running", run, status)
 			}
 			expectWoken(t, queue, "a")
-			status := runner.Ensure("image", machineB, work)
+			status := runner.Ensure("image", "kvm1", machineB, work)
 			if status.State != Failed || !errors.Is(status.Err, failure) || !status.RetryAt.Equal(status.Ended.Add(delay)) {
 				t.Fatalf("run %d: status is %+v, want Failed for %s", run, status, delay)
 			}
 			time.Sleep(delay - time.Millisecond)
 			expectWoken(t, queue)
-			if status := runner.Ensure("image", machineB, work); status.State != Failed {
+			if status := runner.Ensure("image", "kvm1", machineB, work); status.State != Failed {
 				t.Fatalf("run %d: it started again before its back-off ended: %+v", run, status)
 			}
 			time.Sleep(time.Millisecond)
 			expectWoken(t, queue, "a", "b")
 		}
-		runner.Ensure("image", machineA, work)
+		runner.Ensure("image", "kvm1", machineA, work)
 		expectWoken(t, queue, "a")
-		if status := runner.Ensure("image", machineA, work); status.State != Succeeded || runs != 8 {
+		if status := runner.Ensure("image", "kvm1", machineA, work); status.State != Succeeded || runs != 8 {
 			t.Errorf("status after %d runs is %+v", runs, status)
 		}
 	})
@@ -166,10 +166,10 @@ func TestForgetEndsTheBackOff(t *testing.T) {
 		runner, queue, stop := startRunner(t, 4)
 		defer stop()
 		fail := func(context.Context, func(Progress)) error { return errors.New("no") }
-		runner.Ensure("image", machineA, fail)
+		runner.Ensure("image", "kvm1", machineA, fail)
 		expectWoken(t, queue, "a")
 		runner.Forget("image")
-		if status := runner.Ensure("image", machineB, fail); status.State != Running {
+		if status := runner.Ensure("image", "kvm1", machineB, fail); status.State != Running {
 			t.Errorf("status is %+v, want Running", status)
 		}
 		expectWoken(t, queue, "b")
@@ -187,20 +187,20 @@ func TestProgressWakesEveryTwoSeconds(t *testing.T) {
 			}
 			return nil
 		}
-		runner.Ensure("image", machineA, work)
+		runner.Ensure("image", "kvm1", machineA, work)
 		for _, done := range []int64{20, 40, 60, 80} {
 			time.Sleep(1950 * time.Millisecond)
 			expectWoken(t, queue)
 			time.Sleep(50 * time.Millisecond)
 			expectWoken(t, queue, "a")
-			status := runner.Ensure("image", machineA, work)
+			status := runner.Ensure("image", "kvm1", machineA, work)
 			if status.State != Running || status.Progress.Total != 100 || status.Progress.Done < done-1 || status.Progress.Done > done {
 				t.Errorf("status is %+v, want about %d of 100", status, done)
 			}
 		}
 		time.Sleep(2 * time.Second)
 		expectWoken(t, queue, "a")
-		if status := runner.Ensure("image", machineA, work); status.State != Succeeded || status.Ended.Sub(status.Started) != 10*time.Second {
+		if status := runner.Ensure("image", "kvm1", machineA, work); status.State != Succeeded || status.Ended.Sub(status.Started) != 10*time.Second {
 			t.Errorf("status is %+v", status)
 		}
 		time.Sleep(time.Minute)
@@ -220,7 +220,7 @@ func TestLimit(t *testing.T) {
 			return nil
 		}
 		for i := range 6 {
-			status := runner.Ensure(fmt.Sprint("image", i), machineA, work)
+			status := runner.Ensure(fmt.Sprint("image", i), "kvm1", machineA, work)
 			if status.State != Running || status.Started.IsZero() != (i >= 2) {
 				t.Errorf("task %d: status is %+v", i, status)
 			}
@@ -228,12 +228,38 @@ func TestLimit(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		expectWoken(t, queue, "a")
 		for i := range 6 {
-			if status := runner.Ensure(fmt.Sprint("image", i), machineA, work); status.State != Succeeded {
+			if status := runner.Ensure(fmt.Sprint("image", i), "kvm1", machineA, work); status.State != Succeeded {
 				t.Errorf("task %d: status is %+v", i, status)
 			}
 		}
 		if most.Load() != 2 {
 			t.Errorf("%d tasks ran at once, want 2", most.Load())
+		}
+	})
+}
+
+// TestGroups has the tasks of one group hang: those of another go on.
+func TestGroups(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		runner, queue, stop := startRunner(t, 2)
+		defer stop()
+		hang := func(ctx context.Context, _ func(Progress)) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		work := func(context.Context, func(Progress)) error { return nil }
+		for i := range 10 {
+			status := runner.Ensure(fmt.Sprint("hangs", i), "dead", machineA, hang)
+			if status.Started.IsZero() != (i >= 2) {
+				t.Errorf("task %d of the dead group: status is %+v", i, status)
+			}
+		}
+		for i := range 10 {
+			runner.Ensure(fmt.Sprint("works", i), "alive", machineB, work)
+			expectWoken(t, queue, "b")
+			if status := runner.Ensure(fmt.Sprint("works", i), "alive", machineB, work); status.State != Succeeded {
+				t.Errorf("task %d of the other group: status is %+v", i, status)
+			}
 		}
 	})
 }
@@ -245,14 +271,14 @@ func TestStopCancelsTasks(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		}
-		runner.Ensure("runs", machineA, work)
-		runner.Ensure("waits", machineB, work)
+		runner.Ensure("runs", "kvm1", machineA, work)
+		runner.Ensure("waits", "kvm1", machineB, work)
 		synctest.Wait()
 		stop()
-		if status := runner.Ensure("runs", machineA, work); status.State != Failed || !errors.Is(status.Err, context.Canceled) {
+		if status := runner.Ensure("runs", "kvm1", machineA, work); status.State != Failed || !errors.Is(status.Err, context.Canceled) {
 			t.Errorf("status is %+v, want Failed", status)
 		}
-		if status := runner.Ensure("waits", machineB, work); status.State != Running || !status.Started.IsZero() {
+		if status := runner.Ensure("waits", "kvm1", machineB, work); status.State != Running || !status.Started.IsZero() {
 			t.Errorf("status is %+v, want one that never ran", status)
 		}
 	})
@@ -262,7 +288,7 @@ func TestTasksWaitForStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		runner := NewRunner(0)
 		ran := false
-		runner.Ensure("image", machineA, func(context.Context, func(Progress)) error { ran = true; return nil })
+		runner.Ensure("image", "kvm1", machineA, func(context.Context, func(Progress)) error { ran = true; return nil })
 		synctest.Wait()
 		if ran {
 			t.Error("the task ran before Start")
@@ -289,9 +315,9 @@ func TestPanicIsAFailure(t *testing.T) {
 		runner, queue, stop := startRunner(t, 1)
 		defer stop()
 		work := func(context.Context, func(Progress)) error { panic("broken") }
-		runner.Ensure("image", machineA, work)
+		runner.Ensure("image", "kvm1", machineA, work)
 		expectWoken(t, queue, "a")
-		if status := runner.Ensure("image", machineA, work); status.State != Failed || status.Err == nil {
+		if status := runner.Ensure("image", "kvm1", machineA, work); status.State != Failed || status.Err == nil {
 			t.Errorf("status is %+v, want Failed", status)
 		}
 	})
@@ -302,9 +328,9 @@ func TestOldOutcomesAreForgotten(t *testing.T) {
 		runner, _, stop := startRunner(t, 1)
 		defer stop()
 		work := func(context.Context, func(Progress)) error { return nil }
-		runner.Ensure("old", machineA, work)
+		runner.Ensure("old", "kvm1", machineA, work)
 		time.Sleep(2 * time.Hour)
-		runner.Ensure("new", machineA, work)
+		runner.Ensure("new", "kvm1", machineA, work)
 		if len(runner.entries) != 1 {
 			t.Errorf("%d outcomes are remembered, want 1", len(runner.entries))
 		}

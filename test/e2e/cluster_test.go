@@ -25,7 +25,6 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
-	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/cluster-api/test/framework"
 	"sigs.k8s.io/cluster-api/util/conditions"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -59,7 +58,7 @@ var _ = Describe("A cluster on one host", Ordered, func() {
 			uuid := strings.TrimPrefix(machine.Spec.ProviderID, infrav1.ProviderIDPrefix)
 			Expect(virsh(ctx, lab.Host(), "domstate", uuid)).To(ContainElement("running"))
 		}
-	}, SpecTimeout(10*time.Minute))
+	}, NodeTimeout(10*time.Minute))
 
 	It("reports itself well", func(ctx SpecContext) {
 		var hosts infrav1.LibvirtHostList
@@ -71,38 +70,24 @@ var _ = Describe("A cluster on one host", Ordered, func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(table).To(ContainSubstring("10.100.0.2"))
 		Expect(table).To(ContainSubstring("Running"))
-	}, SpecTimeout(time.Minute))
+	}, NodeTimeout(time.Minute))
 
 	It("connects pods across nodes, by address and by the name of a Service", func(ctx SpecContext) {
 		var nodes corev1.NodeList
 		Expect(clusterClient().List(ctx, &nodes)).To(Succeed())
 		Expect(nodes.Items).To(HaveLen(2))
 		expectPodsConnected(ctx, nodes.Items[0].Name, nodes.Items[1].Name)
-	}, SpecTimeout(30*time.Minute))
+	}, NodeTimeout(30*time.Minute))
 
 	It("grows and shrinks by its MachineDeployment", func(ctx SpecContext) {
-		var cluster clusterv1.Cluster
-		Expect(management.GetClient().Get(ctx, client.ObjectKey{Namespace: namespace, Name: clusterName}, &cluster)).To(Succeed())
 		for _, replicas := range []int32{2, 1} {
-			deployments := framework.GetMachineDeploymentsByCluster(ctx, framework.GetMachineDeploymentsByClusterInput{
-				Lister: management.GetClient(), ClusterName: clusterName, Namespace: namespace,
-			})
-			Expect(deployments).To(HaveLen(1))
-			framework.ScaleAndWaitMachineDeployment(ctx, framework.ScaleAndWaitMachineDeploymentInput{
-				ClusterProxy: management, Cluster: &cluster, MachineDeployment: deployments[0], Replicas: replicas,
-				WaitForMachineDeployments: []any{joinTimeout, 3 * time.Second},
-			})
-			Eventually(func(g Gomega, ctx SpecContext) {
-				var nodes corev1.NodeList
-				g.Expect(clusterClient().List(ctx, &nodes)).To(Succeed())
-				g.Expect(nodes.Items).To(HaveLen(int(replicas) + 1))
-				g.Expect(virsh(ctx, lab.Host(), "list", "--name")).To(HaveLen(int(replicas) + 1))
-			}).WithContext(ctx).WithTimeout(removeTimeout).WithPolling(3 * time.Second).Should(Succeed())
+			scaleWorkers(ctx, replicas)
+			Expect(virsh(ctx, lab.Host(), "list", "--name")).To(HaveLen(int(replicas) + 1))
 		}
-	}, SpecTimeout(joinTimeout+2*removeTimeout))
+	}, NodeTimeout(joinTimeout+2*removeTimeout))
 
 	It("leaves nothing behind", func(ctx SpecContext) {
 		deleteCluster(ctx)
 		expectNothingLeft(ctx, lab.Host())
-	}, SpecTimeout(removeTimeout+time.Minute))
+	}, NodeTimeout(removeTimeout+time.Minute))
 })

@@ -29,6 +29,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
@@ -109,6 +110,31 @@ func expectNothingLeft(ctx context.Context, host *privatehost.Host) {
 		// Images stay: the next cluster finds them.
 		Expect(word).NotTo(ContainSubstring("capl-"))
 	}
+}
+
+// scaleWorkers changes the number of workers beside a control plane of one, and waits until they are there and Ready, and
+// others are gone.
+func scaleWorkers(ctx context.Context, replicas int32) {
+	GinkgoHelper()
+	cluster := &clusterv1.Cluster{}
+	Expect(management.GetClient().Get(ctx, client.ObjectKey{Namespace: namespace, Name: clusterName}, cluster)).To(Succeed())
+	deployments := framework.GetMachineDeploymentsByCluster(ctx, framework.GetMachineDeploymentsByClusterInput{
+		Lister: management.GetClient(), ClusterName: clusterName, Namespace: namespace,
+	})
+	Expect(deployments).To(HaveLen(1))
+	framework.ScaleAndWaitMachineDeployment(ctx, framework.ScaleAndWaitMachineDeploymentInput{
+		ClusterProxy: management, Cluster: cluster, MachineDeployment: deployments[0], Replicas: replicas,
+		WaitForMachineDeployments: []any{joinTimeout, 3 * time.Second},
+	})
+	Eventually(func(g Gomega) {
+		var nodes corev1.NodeList
+		g.Expect(clusterClient().List(ctx, &nodes)).To(Succeed())
+		g.Expect(nodes.Items).To(HaveLen(int(replicas) + 1))
+		for _, node := range nodes.Items {
+			g.Expect(node.Status.Conditions).To(ContainElement(SatisfyAll(
+				HaveField("Type", corev1.NodeReady), HaveField("Status", corev1.ConditionTrue))), node.Name)
+		}
+	}).WithContext(ctx).WithTimeout(joinTimeout).WithPolling(3 * time.Second).Should(Succeed())
 }
 
 // deleteCluster deletes the cluster and waits until it is gone.

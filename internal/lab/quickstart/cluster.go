@@ -35,8 +35,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
+	"sigs.k8s.io/cluster-api/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
@@ -80,6 +82,11 @@ func (q *Quickstart) createCluster(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("clusterctl generate cluster: %w: %s", err, strings.TrimSpace(stderr.String()))
 	}
+	if q.options.Change != nil {
+		if manifests, err = change(manifests, q.options.Change); err != nil {
+			return err
+		}
+	}
 	path := q.path(q.options.Name + ".yaml")
 	if err := os.WriteFile(path, manifests, 0o600); err != nil {
 		return fmt.Errorf("writing the manifests: %w", err)
@@ -120,11 +127,28 @@ func (q *Quickstart) variables(imageURL, version string) map[string]string {
 		variables["LIBVIRT_PROBE_FAILURES"] = "60"
 		variables["LIBVIRT_LEASE_SECONDS"] = "120"
 		variables["LIBVIRT_RENEW_SECONDS"] = "90"
+		variables["LIBVIRT_RETRY_SECONDS"] = "5"
+		variables["LIBVIRT_KEY_ALGORITHM"] = "ECDSA-P256"
 		variables["COREDNS_REPLICAS"] = "1"
 		variables["LIBVIRT_WORKER_VCPUS"] = "1"
 		variables["LIBVIRT_WORKER_MEMORY"] = "2Gi"
 	}
+	maps.Copy(variables, q.options.Variables)
 	return variables
+}
+
+// change calls f with each of some manifests.
+func change(manifests []byte, f func(*unstructured.Unstructured) error) ([]byte, error) {
+	objects, err := yaml.ToUnstructured(manifests)
+	if err != nil {
+		return nil, fmt.Errorf("reading the manifests: %w", err)
+	}
+	for i := range objects {
+		if err := f(&objects[i]); err != nil {
+			return nil, fmt.Errorf("changing %s %s: %w", objects[i].GetKind(), objects[i].GetName(), err)
+		}
+	}
+	return yaml.FromUnstructured(objects)
 }
 
 // emulated tells whether this machine can't run guests on its own processors. /dev/kvm alone proves nothing: inside

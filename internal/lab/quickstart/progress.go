@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -31,8 +32,11 @@ import (
 	"strings"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/utils/ptr"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/cluster-api/util/conditions"
 	"sigs.k8s.io/cluster-api/util/kubeconfig"
@@ -49,13 +53,16 @@ type observation struct {
 	machines        []clusterv1.Machine
 	// nodes are those of the cluster itself; absent until its API server answers.
 	nodes []corev1.Node
+	// addons are what kubeadm and Calico run in the cluster.
+	addons addons
 	// consoles are the last lines of the guests' consoles, by domain.
 	consoles map[string]string
 }
 
 const lookInterval = 3 * time.Second
 
-// waitForCluster waits until every machine has a Node and every Node is Ready, and tells what it waits for.
+// waitForCluster waits until every machine has a Node, every Node is Ready and the addons are there, and tells what it
+// waits for.
 func (q *Quickstart) waitForCluster(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, q.options.Timeout)
 	defer cancel()
@@ -71,7 +78,7 @@ func (q *Quickstart) waitForCluster(ctx context.Context) error {
 		if err == nil && nodes != nil {
 			var list corev1.NodeList
 			// Until the API server is up for good, an error is an ordinary state.
-			if nodes.List(ctx, &list) == nil {
+			if nodes.List(ctx, &list) == nil && seen.addons.read(ctx, nodes) == nil {
 				seen.nodes = list.Items
 			}
 		}
@@ -177,6 +184,13 @@ func describe(seen observation) []string {
 		node := &seen.nodes[i]
 		lines = append(lines, fmt.Sprintf("node %s: %s", node.Name, nodeState(node)))
 	}
+	if len(seen.nodes) > 0 {
+		if waits := seen.addons.pending(); len(waits) > 0 {
+			lines = append(lines, "addons: "+strings.Join(waits, ", "))
+		} else {
+			lines = append(lines, "addons: Ready")
+		}
+	}
 	return lines
 }
 
@@ -204,7 +218,7 @@ func nodeState(node *corev1.Node) string {
 	return "registered"
 }
 
-// complete tells whether all machines have a Node and all Nodes are Ready.
+// complete tells whether all machines have a Node, all Nodes are Ready and the addons are there.
 func complete(seen observation, want int) bool {
 	if len(seen.machines) != want || len(seen.nodes) != want {
 		return false
@@ -230,8 +244,51 @@ func pending(seen observation) []string {
 			waits = append(waits, fmt.Sprintf("Node %s is %s", seen.nodes[i].Name, state))
 		}
 	}
+	if len(seen.nodes) > 0 {
+		waits = append(waits, seen.addons.pending()...)
+	}
 	if len(seen.machines) == 0 {
 		waits = append(waits, "there is no Machine yet")
+	}
+	return waits
+}
+
+// addons are the workloads of the namespace kube-system.
+type addons struct {
+	daemonSets  []appsv1.DaemonSet
+	deployments []appsv1.Deployment
+}
+
+func (a *addons) read(ctx context.Context, cluster client.Client) error {
+	var daemonSets appsv1.DaemonSetList
+	var deployments appsv1.DeploymentList
+	inNamespace := client.InNamespace(metav1.NamespaceSystem)
+	err := errors.Join(cluster.List(ctx, &daemonSets, inNamespace), cluster.List(ctx, &deployments, inNamespace))
+	a.daemonSets, a.deployments = daemonSets.Items, deployments.Items
+	return err
+}
+
+// pending says which are missing or don't run yet. A node can be Ready without them, but services have no addresses
+// then, and no names.
+func (a *addons) pending() []string {
+	var waits []string
+	wanted := map[string]bool{"kube-proxy": true, "coredns": true}
+	for i := range a.daemonSets {
+		set := &a.daemonSets[i]
+		delete(wanted, set.Name)
+		if set.Status.DesiredNumberScheduled == 0 || set.Status.NumberReady < set.Status.DesiredNumberScheduled {
+			waits = append(waits, fmt.Sprintf("%s runs on %d nodes of %d", set.Name, set.Status.NumberReady, set.Status.DesiredNumberScheduled))
+		}
+	}
+	for i := range a.deployments {
+		deployment := &a.deployments[i]
+		delete(wanted, deployment.Name)
+		if want := ptr.Deref(deployment.Spec.Replicas, 1); deployment.Status.ReadyReplicas < want {
+			waits = append(waits, fmt.Sprintf("%s has %d pods of %d", deployment.Name, deployment.Status.ReadyReplicas, want))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		waits = append(waits, name+" isn't there yet")
 	}
 	return waits
 }

@@ -24,6 +24,7 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
@@ -54,6 +55,17 @@ func node(name string, ready corev1.ConditionStatus) corev1.Node {
 	}
 }
 
+// running are the addons of a cluster in which one of the nodes has them.
+func running(nodes int32) addons {
+	a := addons{
+		daemonSets:  []appsv1.DaemonSet{{ObjectMeta: metav1.ObjectMeta{Name: "kube-proxy"}}},
+		deployments: []appsv1.Deployment{{ObjectMeta: metav1.ObjectMeta{Name: "coredns"}}},
+	}
+	a.daemonSets[0].Status.DesiredNumberScheduled, a.daemonSets[0].Status.NumberReady = nodes, 1
+	a.deployments[0].Status.ReadyReplicas = 1
+	return a
+}
+
 func TestDescribe(t *testing.T) {
 	got := describe(observation{
 		libvirtMachines: []infrav1.LibvirtMachine{
@@ -61,6 +73,7 @@ func TestDescribe(t *testing.T) {
 			{ObjectMeta: metav1.ObjectMeta{Name: "b"}},
 		},
 		nodes:    []corev1.Node{node("a", corev1.ConditionFalse), node("b", corev1.ConditionTrue)},
+		addons:   addons{deployments: []appsv1.Deployment{{ObjectMeta: metav1.ObjectMeta{Name: "coredns"}}}},
 		consoles: map[string]string{"default.a": "Starting kubelet"},
 	})
 	want := []string{
@@ -69,6 +82,7 @@ func TestDescribe(t *testing.T) {
 		"machine b: not seen by its controller yet",
 		"node a: NotReady (cni plugin not initialized)",
 		"node b: Ready",
+		"addons: coredns has 0 pods of 1, kube-proxy isn't there yet",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -85,8 +99,16 @@ func TestComplete(t *testing.T) {
 	}{
 		"all there": {observation{
 			libvirtMachines: []infrav1.LibvirtMachine{up}, machines: []clusterv1.Machine{machine("a", "a")},
-			nodes: []corev1.Node{node("a", corev1.ConditionTrue)},
+			nodes: []corev1.Node{node("a", corev1.ConditionTrue)}, addons: running(1),
 		}, true, ""},
+		"an addon on one node of two": {observation{
+			libvirtMachines: []infrav1.LibvirtMachine{up}, machines: []clusterv1.Machine{machine("a", "a")},
+			nodes: []corev1.Node{node("a", corev1.ConditionTrue)}, addons: running(2),
+		}, false, "kube-proxy runs on 1 nodes of 2"},
+		"no addon yet": {observation{
+			libvirtMachines: []infrav1.LibvirtMachine{up}, machines: []clusterv1.Machine{machine("a", "a")},
+			nodes: []corev1.Node{node("a", corev1.ConditionTrue)},
+		}, false, "coredns isn't there yet; kube-proxy isn't there yet"},
 		"nothing yet": {observation{}, false, "there is no Machine yet"},
 		"no Node yet": {observation{
 			libvirtMachines: []infrav1.LibvirtMachine{up}, machines: []clusterv1.Machine{machine("a", "")},

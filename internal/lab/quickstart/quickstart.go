@@ -28,6 +28,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/plane"
@@ -53,6 +54,10 @@ type Options struct {
 	ControlPlanes, Workers int
 	// Flavor of the cluster template, empty for the default one.
 	Flavor string
+	// Variables of the cluster template besides, or instead of, those that the lab sets.
+	Variables map[string]string
+	// Change is called with each of the cluster's manifests before they are applied; nil for none.
+	Change func(*unstructured.Unstructured) error
 	// Timeout for the cluster, from the moment it is asked for.
 	Timeout time.Duration
 	// Supervisor is the command that supervises the management plane; this program's own when nil.
