@@ -29,10 +29,13 @@ import (
 // most four: three calls and the ping that watches it.
 const callsInFlight = 3
 
-// keepAliveInterval and keepAliveCount make libvirt close a dead socket by itself, which frees calls stuck on it.
+// keepAliveInterval, in seconds, is how long a connection may be silent before libvirt asks whether it lives;
+// keepAliveCount is how many such questions may stay without an answer, and patientKeepAliveCount how many with a client
+// library that may crash then.
 const (
-	keepAliveInterval = 5
-	keepAliveCount    = 3
+	keepAliveInterval     = 5
+	keepAliveCount        = 3
+	patientKeepAliveCount = 180
 )
 
 // connection is one libvirt connection. libvirt's functions block and know no context, so each runs in a goroutine of

@@ -32,16 +32,8 @@ var eventLoop struct {
 	err  error
 }
 
-// safeVersion is that of the first client library without CVE-2024-4418, which now and then ends a process that makes
-// several calls at once on one connection: it uses memory of a call that is over.
-const safeVersion = 10*1000000 + 3*1000
-
 func startEventLoop(log logr.Logger) error {
 	eventLoop.once.Do(func() {
-		if version, err := libvirt.GetVersion(); err == nil && version < safeVersion {
-			log.Info("This client library of libvirt may crash the process, which goes on where it was after its restart: "+
-				"use a later one", "version", versionString(version), "fixedIn", versionString(safeVersion), "fault", "CVE-2024-4418")
-		}
 		if err := libvirt.EventRegisterDefaultImpl(); err != nil {
 			eventLoop.err = fmt.Errorf("registering libvirt's event loop: %w", err)
 			return

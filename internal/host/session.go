@@ -96,8 +96,7 @@ func (s *session) connect(ctx context.Context, open func(context.Context) (*libv
 		if err != nil {
 			return nil, err
 		}
-		// Local; drivers inside this process have no socket to keep alive.
-		if err := conn.SetKeepAlive(keepAliveInterval, keepAliveCount); err != nil && !s.test {
+		if err := s.keepAlive(conn); err != nil {
 			_, _ = conn.Close()
 			return nil, classify(err)
 		}
@@ -123,6 +122,22 @@ func (s *session) connect(ctx context.Context, open func(context.Context) (*libv
 		s.control.unsubscribe = append(s.control.unsubscribe, s.control.libvirt.UnregisterCloseCallback)
 	}
 	return err
+}
+
+// keepAlive has libvirt close a dead socket by itself, which frees the calls that are stuck on it. Before version 10.3 its
+// client library can crash the process when it does so while several calls wait (CVE-2024-4418): there it is put off for
+// as long as TCP takes to give up. Who made the calls is let go much sooner, because the connection is pinged.
+func (s *session) keepAlive(conn *libvirt.Connect) error {
+	const safe = 10_003_000
+	count := uint(keepAliveCount)
+	if version, err := libvirt.GetVersion(); err != nil || version < safe {
+		count = patientKeepAliveCount
+	}
+	// Local; drivers inside this process have no socket to keep alive.
+	if err := conn.SetKeepAlive(keepAliveInterval, count); err != nil && !s.test {
+		return err
+	}
+	return nil
 }
 
 func (s *session) onClose(_ *libvirt.Connect, reason libvirt.ConnectCloseReason) {
