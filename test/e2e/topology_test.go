@@ -38,7 +38,10 @@ import (
 
 var _ = Describe("A cluster of the ClusterClass", Ordered, func() {
 	BeforeAll(func(ctx SpecContext) {
-		startLab(ctx, quickstart.Options{Name: "classy", Flavor: "topology", ControlPlanes: 1, Workers: 1})
+		startLab(ctx, quickstart.Options{
+			Name: "classy", Flavor: "topology", ControlPlanes: 1, Workers: 1,
+			Variables: map[string]string{"CNI": "none"}, Change: bridgePods,
+		})
 	}, NodeTimeout(90*time.Minute))
 
 	It("is what its topology says", func(ctx SpecContext) {
