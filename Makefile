@@ -31,11 +31,17 @@ E2E_FLAGS ?=
 # Which tests `make test-faults` runs.
 FAULTS ?= .
 
+# How long `make fuzz` runs each target, and which.
+FUZZTIME ?= 10m
+FUZZ ?= .
+
 # ---- Tools ----------------------------------------------------------------------------------------------------------
 
 # The cache is shared by all clones on a machine; what is in it is keyed by what it was made from.
 CACHE := $(or $(CAPL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cluster-api-provider-libvirt)
 TOOLS := $(CACHE)/tools/$(shell { go env GOVERSION; cat hack/tools/go.mod hack/tools/go.sum hack/tools/golangci-lint/*.go; } | sha256sum | cut -c 1-16)
+# Where the system's libvirt client library is too old, see hack/libvirt-client.sh.
+export PKG_CONFIG_PATH := $(CACHE)/libvirt-client$(addprefix :,$(PKG_CONFIG_PATH))
 CONTROLLER_GEN := $(TOOLS)/controller-gen
 GOLANGCI_LINT := $(TOOLS)/golangci-lint
 CRD_REF_DOCS := $(TOOLS)/crd-ref-docs
@@ -58,6 +64,7 @@ help: ## Show this help
 .PHONY: packages
 packages: ## Install the Debian packages that building and testing need (as root)
 	hack/install-packages.sh build libvirt image test
+	hack/libvirt-client.sh
 
 .PHONY: clean
 clean: ## Remove what was built inside the clone
@@ -92,6 +99,7 @@ reference: $(CRD_REF_DOCS) ## Generate the reference of the API
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Run the linters over the Go code
 	hack/install-packages.sh build
+	hack/libvirt-client.sh
 	$(GOLANGCI_LINT) run
 
 .PHONY: verify
@@ -114,6 +122,10 @@ test: packages test-programs $(GOTESTSUM) ## Run all tests but the end-to-end on
 test-faults: packages test-programs $(GOTESTSUM) ## Run the long tests of hosts that fail, and of their neighbours
 	KUBEBUILDER_ASSETS=$(BUILT) CAPL_BIN_DIR=$(BUILT) GOTESTSUM=$(GOTESTSUM) GOTESTSUM_FORMAT=standard-verbose \
 	  hack/test.sh -tags faults -timeout 60m -run '$(FAULTS)' ./internal/host/ ./internal/controllers/
+
+.PHONY: fuzz
+fuzz: packages ## Fuzz the parsers of images and the makers of XML, each for FUZZTIME; the last line sums up
+	FUZZTIME=$(FUZZTIME) hack/fuzz.sh '$(FUZZ)'
 
 .PHONY: test-e2e
 test-e2e: packages $(GOTESTSUM) build ## Run the end-to-end tests: real clusters of real machines

@@ -77,6 +77,7 @@ type options struct {
 	webhookCertDir                        string
 	hostWorkers, clusterWorkers, machines int
 	orphanInterval                        time.Duration
+	images                                imageOptions
 	skipMigrationPhases                   []string
 	manager                               flags.ManagerOptions
 	logs                                  *logs.Options
@@ -101,6 +102,7 @@ func (o *options) addFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&o.clusterWorkers, "libvirtcluster-concurrency", 10, "LibvirtClusters to reconcile at once.")
 	fs.IntVar(&o.machines, "libvirtmachine-concurrency", 50, "LibvirtMachines to reconcile at once.")
 	fs.DurationVar(&o.orphanInterval, "orphan-interval", controllers.DefaultOrphanInterval, "How often hosts are looked over for orphans, and how long something must have been one before spec.orphanPolicy Delete of its LibvirtHost removes it.")
+	o.images.addFlags(fs)
 	fs.StringSliceVar(&o.skipMigrationPhases, "skip-crd-migration-phases", nil, "CRD migration phases to skip: StorageVersionMigration, CleanupManagedFields.")
 	flags.AddManagerOptions(fs, &o.manager)
 	feature.MutableGates.AddFlag(fs)
@@ -136,6 +138,10 @@ func run(ctx context.Context, opts *options) error {
 	if err := mgr.AddHealthzCheck("webhook", mgr.GetWebhookServer().StartedChecker()); err != nil {
 		return fmt.Errorf("adding the health check: %w", err)
 	}
+	images, err := opts.images.policy()
+	if err != nil {
+		return err
+	}
 	measured, err := controllers.NewMetrics(metrics.Registry)
 	if err != nil {
 		return err
@@ -147,11 +153,12 @@ func run(ctx context.Context, opts *options) error {
 		ClusterWorkers:   opts.clusterWorkers,
 		MachineWorkers:   opts.machines,
 		OrphanInterval:   opts.orphanInterval,
+		ImagePolicy:      images,
 		Metrics:          measured,
 	}); err != nil {
 		return err
 	}
-	if err := webhooks.Setup(mgr); err != nil {
+	if err := webhooks.Setup(mgr, images); err != nil {
 		return fmt.Errorf("setting up the webhooks: %w", err)
 	}
 	if err := addMigrator(ctx, mgr, opts); err != nil {

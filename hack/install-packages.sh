@@ -6,7 +6,7 @@ set -euo pipefail
 packages_for() {
   case $1 in
   # cgo against libvirt, and what the build scripts call
-  build) echo gcc libc6-dev pkg-config libvirt-dev jq ;;
+  build) echo gcc libc6-dev pkg-config libvirt-dev libjson-c5 jq ;;
   # a private libvirtd with software emulation and a managed network
   libvirt) echo libvirt-daemon libvirt-daemon-system libvirt-clients libvirt-daemon-driver-qemu qemu-system-x86 qemu-utils dnsmasq-base iproute2 iptables nftables util-linux ;;
   # node images: the Debian tree, the disk, the boot loader

@@ -190,6 +190,14 @@ const (
 	// MachineNoHostFitsReason says that no host can take the machine: the message has the reason of each.
 	MachineNoHostFitsReason = "NoHostFits"
 
+	// MachineWaitingForSlotReason says that the machine waits for a slot with retained disks: until the machine that
+	// holds it is gone, or until the host that has the disks can take it. The message names both.
+	MachineWaitingForSlotReason = "WaitingForSlot"
+
+	// MachineSlotConflictReason says that another machine has the same slot with retained disks: delete one of the two
+	// Machines.
+	MachineSlotConflictReason = "SlotConflict"
+
 	// MachineHostNotFoundReason says that the LibvirtHost of spec.hostName doesn't exist: create it again, or delete
 	// the Machine once you are sure that the host is gone for good.
 	MachineHostNotFoundReason = "HostNotFound"
@@ -210,8 +218,8 @@ const (
 	// MachineImageNotFoundReason says that spec.image names nothing that exists: correct it.
 	MachineImageNotFoundReason = "ImageNotFound"
 
-	// MachineImageRefusedReason says that the image isn't what spec.image promises, or isn't safe to use: the message
-	// has the finding.
+	// MachineImageRefusedReason says that the image isn't what spec.image promises, isn't safe to use, or comes from where
+	// the administrator lets none come from: the message has the finding.
 	MachineImageRefusedReason = "ImageRefused"
 
 	// MachineImageImportFailedReason says that the transfer failed; it is tried again by itself.

@@ -60,6 +60,10 @@ type LibvirtHostSpec struct {
 	// +optional
 	Storage HostStorage `json:"storage,omitempty,omitzero"`
 
+	// images says what becomes of the images in the image pool.
+	// +optional
+	Images HostImages `json:"images,omitempty,omitzero"`
+
 	// reserved is kept free for the host itself.
 	// +optional
 	Reserved HostReserved `json:"reserved,omitempty,omitzero"`
@@ -118,6 +122,16 @@ type HostStorage struct {
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9][A-Za-z0-9_.-]*$`
 	DiskPool string `json:"diskPool,omitempty"`
+
+	// extraDiskPools are further storage pools that may hold disks of machines, which name them in spec.rootDisk.pool and
+	// spec.dataDisks. They must exist, and no other host may use the same storage.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=63
+	// +kubebuilder:validation:items:Pattern=`^[A-Za-z0-9][A-Za-z0-9_.-]*$`
+	ExtraDiskPools []string `json:"extraDiskPools,omitempty"`
 
 	// seedPool is the storage pool that holds the bootstrap data of machines until they are up. It must differ from
 	// the other two, because libvirt refreshes a whole pool after each upload into it. It is created as
@@ -195,8 +209,24 @@ type LibvirtHostStatus struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=name
-	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:MaxItems=16
 	Storage []HostPoolStatus `json:"storage,omitempty"`
+
+	// retainedDisks are the disks on the host that outlive their machines, at most the first 1,000. While the host is out
+	// of reach they are those that were seen last.
+	// +optional
+	// +listType=map
+	// +listMapKey=pool
+	// +listMapKey=volume
+	// +kubebuilder:validation:MaxItems=1000
+	RetainedDisks []RetainedDisk `json:"retainedDisks,omitempty"`
+
+	// images are those that were downloaded to the image pool, in the order of their checksums; the first 256 of them.
+	// +optional
+	// +listType=map
+	// +listMapKey=checksum
+	// +kubebuilder:validation:MaxItems=256
+	Images []HostImageStatus `json:"images,omitempty"`
 
 	// machines is the number of LibvirtMachines on the host.
 	// +optional
@@ -270,9 +300,36 @@ type HostPoolStatus struct {
 	// +optional
 	Available *resource.Quantity `json:"available,omitempty"`
 
-	// allocated is what the root disks of the machines on the host may grow to. Only the disk pool has any.
+	// allocated is what the disks of the machines on the host, and those that are retained, may grow to. Only pools for
+	// disks have any.
 	// +optional
 	Allocated *resource.Quantity `json:"allocated,omitempty"`
+}
+
+// RetainedDisk is a disk on a host that outlives its machine.
+type RetainedDisk struct {
+	// pool is the storage pool that holds the disk.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Pool string `json:"pool,omitempty"`
+
+	// volume is the name of the volume. At its end are the namespace, the cluster and the set that the disk belongs to,
+	// and before them the slot and the disk.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	Volume string `json:"volume,omitempty"`
+
+	// capacity is the size that the guest sees. Unset until it was read.
+	// +optional
+	Capacity *resource.Quantity `json:"capacity,omitempty"`
+
+	// machine is the LibvirtMachine that has the disk. Unset when none has: the next machine of the set gets it.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Machine string `json:"machine,omitempty"`
 }
 
 // LibvirtHost is one hypervisor: a libvirt daemon that machines can be placed on.

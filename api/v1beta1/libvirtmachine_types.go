@@ -81,6 +81,19 @@ type LibvirtMachineSpec struct {
 	// +required
 	RootDisk RootDisk `json:"rootDisk,omitempty,omitzero"`
 
+	// dataDisks are further disks, which begin empty.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.all(d, self.exists_one(o, (has(o.serial) ? o.serial : o.name) == (has(d.serial) ? d.serial : d.name)))",message="two dataDisks have the same serial, which is the name when unset: set another serial"
+	DataDisks []DataDisk `json:"dataDisks,omitempty"`
+
+	// slot is the machine's place in its set when it has dataDisks that are retained. Set by the provider before anything
+	// is written to a host, and kept from then on. No other machine has the same.
+	// +optional
+	Slot MachineSlot `json:"slot,omitempty,omitzero"`
+
 	// domainType is KVM, or QEMU for software emulation. KVM when unset.
 	// +optional
 	DomainType DomainType `json:"domainType,omitempty"`
@@ -98,35 +111,6 @@ const (
 	DomainTypeQEMU DomainType = "QEMU"
 )
 
-// Image is a disk image: either a URL and its checksum, or a volume that is already on the host.
-// +kubebuilder:validation:MinProperties=1
-// +kubebuilder:validation:XValidation:rule="has(self.url) != has(self.volume)",message="set either url (with checksum) or volume"
-// +kubebuilder:validation:XValidation:rule="!has(self.url) || has(self.checksum)",message="checksum is required with url: set it to sha256: and the digest that sha256sum prints for the image"
-// +kubebuilder:validation:XValidation:rule="!has(self.volume) || !has(self.checksum)",message="checksum goes with url only: remove it, or set url instead of volume"
-type Image struct {
-	// url is where the image is downloaded from, by http or https: a qcow2 or raw disk image, not compressed.
-	// +optional
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=2048
-	// +kubebuilder:validation:Pattern=`^https?://[^/\s]+/\S*$`
-	URL string `json:"url,omitempty"`
-
-	// checksum is sha256: and the digest of the file at url, in lower-case hexadecimal.
-	// +optional
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=128
-	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
-	Checksum string `json:"checksum,omitempty"`
-
-	// volume is the name of a volume in the host's imagePool. It must have no backing file and must not change as long
-	// as a machine uses it.
-	// +optional
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=200
-	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9][A-Za-z0-9_.:-]*$`
-	Volume string `json:"volume,omitempty"`
-}
-
 // RootDisk is the disk that a machine boots from.
 // +kubebuilder:validation:MinProperties=1
 type RootDisk struct {
@@ -135,23 +119,26 @@ type RootDisk struct {
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Gi')) >= 0",message="size must be at least 1Gi, for example 20Gi"
 	Size resource.Quantity `json:"size,omitempty,omitzero"`
 
-	// cache is how writes of the guest reach the host's disk: None (the guest's flushes reach the disk) or Unsafe
-	// (they are ignored: a power cut of the host loses data; for throw-away machines only). None when unset.
+	// pool is the storage pool that holds the disk: the diskPool or one of the extraDiskPools in spec.storage of the
+	// LibvirtHost. The diskPool when unset.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9][A-Za-z0-9_.-]*$`
+	Pool string `json:"pool,omitempty"`
+
+	// cache is how writes of the guest reach the host's disk: None (past the host's memory; the guest's flushes reach the
+	// disk), WriteThrough (each write reaches the disk at once; reads are cached by the host), WriteBack (the host caches
+	// writes too, until the guest flushes them), or Unsafe (flushes are ignored: a power cut of the host loses data; for
+	// throw-away machines only). None when unset.
 	// +optional
 	Cache DiskCache `json:"cache,omitempty"`
+
+	// discard is what becomes of blocks that the guest gives up: Unmap (the host's disk gets them back) or Ignore. Unmap
+	// when unset.
+	// +optional
+	Discard DiskDiscard `json:"discard,omitempty"`
 }
-
-// DiskCache is how writes of a guest reach the host's disk.
-// +kubebuilder:validation:Enum=None;Unsafe
-type DiskCache string
-
-const (
-	// DiskCacheNone bypasses the host's page cache and honours flushes.
-	DiskCacheNone DiskCache = "None"
-
-	// DiskCacheUnsafe uses the host's page cache and ignores flushes.
-	DiskCacheUnsafe DiskCache = "Unsafe"
-)
 
 // LibvirtMachineStatus is what was last seen of a machine.
 // +kubebuilder:validation:MinProperties=1
@@ -217,6 +204,10 @@ type LibvirtMachineInitializationStatus struct {
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.hostName) || (has(self.spec.hostName) && (self.spec.hostName == oldSelf.spec.hostName || (has(self.spec.migratedFrom) && self.spec.migratedFrom == oldSelf.spec.hostName)))",message="spec.hostName can't be changed or removed once it is set, because the machine's disks are on that host: delete the Machine to have it made anew elsewhere"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.address) || (has(self.spec.address) && self.spec.address == oldSelf.spec.address)",message="spec.address can't be changed or removed once it is set, because certificates and other nodes know it: delete the Machine to have it made anew"
 // +kubebuilder:validation:XValidation:rule="self.spec.vcpus == oldSelf.spec.vcpus && quantity(string(self.spec.memory)).compareTo(quantity(string(oldSelf.spec.memory))) == 0 && self.spec.image == oldSelf.spec.image && quantity(string(self.spec.rootDisk.size)).compareTo(quantity(string(oldSelf.spec.rootDisk.size))) == 0 && has(self.spec.rootDisk.cache) == has(oldSelf.spec.rootDisk.cache) && (!has(self.spec.rootDisk.cache) || self.spec.rootDisk.cache == oldSelf.spec.rootDisk.cache) && has(self.spec.domainType) == has(oldSelf.spec.domainType) && (!has(self.spec.domainType) || self.spec.domainType == oldSelf.spec.domainType)",message="spec.vcpus, spec.memory, spec.image, spec.rootDisk and spec.domainType can't be changed on an existing machine: make a new LibvirtMachineTemplate and name it in the MachineDeployment or the control plane, which rolls out new machines"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.slot) || has(self.spec.providerID)",message="spec.slot is set by the provider together with spec.providerID: remove it"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.slot) || (has(self.spec.slot) && self.spec.slot == oldSelf.spec.slot)",message="spec.slot can't be changed or removed once it is set, because the machine's disks and host name belong to it: delete the Machine to have it made anew"
+// +kubebuilder:validation:XValidation:rule="has(self.spec.rootDisk.pool) == has(oldSelf.spec.rootDisk.pool) && (!has(self.spec.rootDisk.pool) || self.spec.rootDisk.pool == oldSelf.spec.rootDisk.pool) && has(self.spec.rootDisk.discard) == has(oldSelf.spec.rootDisk.discard) && (!has(self.spec.rootDisk.discard) || self.spec.rootDisk.discard == oldSelf.spec.rootDisk.discard)",message="spec.rootDisk can't be changed on an existing machine: make a new LibvirtMachineTemplate and name it in the MachineDeployment or the control plane, which rolls out new machines"
+// +kubebuilder:validation:XValidation:rule="has(self.spec.dataDisks) == has(oldSelf.spec.dataDisks) && (!has(self.spec.dataDisks) || (size(self.spec.dataDisks) == size(oldSelf.spec.dataDisks) && self.spec.dataDisks.all(d, oldSelf.spec.dataDisks.exists(o, o.name == d.name && quantity(o.size).compareTo(quantity(d.size)) == 0 && has(d.pool) == has(o.pool) && (!has(d.pool) || d.pool == o.pool) && has(d.serial) == has(o.serial) && (!has(d.serial) || d.serial == o.serial) && has(d.bus) == has(o.bus) && (!has(d.bus) || d.bus == o.bus) && has(d.ioThread) == has(o.ioThread) && (!has(d.ioThread) || d.ioThread == o.ioThread) && has(d.cache) == has(o.cache) && (!has(d.cache) || d.cache == o.cache) && has(d.discard) == has(o.discard) && (!has(d.discard) || d.discard == o.discard) && has(d.reclaimPolicy) == has(o.reclaimPolicy) && (!has(d.reclaimPolicy) || d.reclaimPolicy == o.reclaimPolicy)))))",message="spec.dataDisks can't be changed on an existing machine: make a new LibvirtMachineTemplate and name it in the MachineDeployment or the control plane, which rolls out new machines"
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
 // +kubebuilder:subresource:status

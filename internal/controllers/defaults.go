@@ -18,6 +18,7 @@ package controllers
 
 import (
 	"cmp"
+	"slices"
 
 	"k8s.io/utils/ptr"
 
@@ -45,6 +46,16 @@ func imagePool(h *infrav1.LibvirtHost) string {
 
 func diskPool(h *infrav1.LibvirtHost) string {
 	return orDefault(h.Spec.Storage.DiskPool, infrav1.DefaultPool)
+}
+
+// extraDiskPools are the pools that may hold disks beside the disk pool.
+func extraDiskPools(h *infrav1.LibvirtHost) []string {
+	return slices.DeleteFunc(slices.Clone(h.Spec.Storage.ExtraDiskPools), func(pool string) bool { return pool == diskPool(h) })
+}
+
+// diskPools are all pools that may hold disks.
+func diskPools(h *infrav1.LibvirtHost) []string {
+	return append([]string{diskPool(h)}, extraDiskPools(h)...)
 }
 
 func seedPool(h *infrav1.LibvirtHost) string {

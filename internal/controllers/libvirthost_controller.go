@@ -56,14 +56,21 @@ type LibvirtHostReconciler struct {
 	WatchFilterValue string
 	// OrphanInterval is the time between two looks for orphans. What was one at both is removed where the policy says so.
 	OrphanInterval time.Duration
-	Metrics        *Metrics
+	// ImageInterval is the time between two looks at the images.
+	ImageInterval time.Duration
+	// Images is shared with the reconciler of the machines, which use them.
+	Images  *images
+	Metrics *Metrics
 
 	surveys    surveys
 	orphanages orphanages
+	// imageLooks are when the images of a host were last looked at, by its key.
+	imageLooks memo[string, time.Time]
 }
 
 // +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirthosts,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirthosts/status,verbs=patch
+// +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirtmachinetemplates,verbs=list
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get
 
 // SetupWithManager adds the reconciler to a manager.
@@ -148,7 +155,7 @@ func (r *LibvirtHostReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		{infrav1.HostStorageReadyCondition, infrav1.HostStorageReadyReason, r.reconcileStorage},
 	})
 	if conditions.IsTrue(libvirtHost, infrav1.HostStorageReadyCondition) && scope.host != nil && err == nil {
-		after := r.reconcileOrphans(ctx, scope)
+		after := min(r.reconcileOrphans(ctx, scope), r.reconcileImages(ctx, scope))
 		if result.RequeueAfter == 0 || after < result.RequeueAfter {
 			result.RequeueAfter = after
 		}
@@ -171,6 +178,7 @@ func (r *LibvirtHostReconciler) forget(key types.NamespacedName) {
 	r.Hosts.Remove(hostKey(key.Namespace, key.Name))
 	r.surveys.forget(hostKey(key.Namespace, key.Name))
 	r.orphanages.forget(hostKey(key.Namespace, key.Name))
+	r.imageLooks.forget(hostKey(key.Namespace, key.Name))
 	r.Metrics.forget(hostKey(key.Namespace, key.Name))
 }
 
@@ -290,15 +298,19 @@ func (r *LibvirtHostReconciler) credentials(ctx context.Context, libvirtHost *in
 // reconcileStorage makes sure that the storage pools are there and active. Only the seed pool is ours to make.
 func (r *LibvirtHostReconciler) reconcileStorage(ctx context.Context, s *hostScope) error {
 	h := s.libvirtHost
-	if seedPool(h) == imagePool(h) || seedPool(h) == diskPool(h) {
+	if seedPool(h) == imagePool(h) || slices.Contains(diskPools(h), seedPool(h)) {
 		return &waiting{reason: infrav1.HostStoragePoolConflictReason, message: fmt.Sprintf(
 			"spec.storage.seedPool %s is also an image or disk pool: name another one, it is created by itself", seedPool(h))}
 	}
-	if s.survey.pools != nil {
+	if s.survey.covers(append(diskPools(h), imagePool(h), seedPool(h))) {
 		return nil
 	}
 	var pools []host.StoragePool
-	for _, pool := range []struct{ field, name string }{{"imagePool", imagePool(h)}, {"diskPool", diskPool(h)}} {
+	wanted := []struct{ field, name string }{{"imagePool", imagePool(h)}, {"diskPool", diskPool(h)}}
+	for _, name := range extraDiskPools(h) {
+		wanted = append(wanted, struct{ field, name string }{"extraDiskPools", name})
+	}
+	for _, pool := range wanted {
 		if slices.ContainsFunc(pools, func(p host.StoragePool) bool { return p.Name == pool.name }) {
 			continue
 		}
@@ -329,6 +341,9 @@ func (r *LibvirtHostReconciler) reconcileStorage(ctx context.Context, s *hostSco
 		return fmt.Errorf("looking up storage pool %s of spec.storage.seedPool: %w", seedPool(h), err)
 	}
 	pools = append(pools, seeds)
+	if s.survey.retained, err = r.lookForRetained(ctx, s); err != nil {
+		return fmt.Errorf("looking for retained disks: %w", err)
+	}
 	s.survey.pools = pools
 	r.surveys.set(hostKey(h.Namespace, h.Name), s.survey)
 	return nil

@@ -38,7 +38,7 @@ import (
 // domain and volume that is named like ours and that no LibvirtMachine stands for, the first time it is seen.
 func (r *LibvirtHostReconciler) lookForOrphans(ctx context.Context, s *hostScope, before orphanage) (orphanage, error) {
 	names := map[string][]string{}
-	for _, pool := range []string{diskPool(s.libvirtHost), seedPool(s.libvirtHost)} {
+	for _, pool := range append(diskPools(s.libvirtHost), seedPool(s.libvirtHost)) {
 		var err error
 		if names[pool], err = s.host.VolumeNames(ctx, pool); err != nil {
 			return orphanage{}, err

@@ -228,6 +228,9 @@ func (r *removal) volume(ctx context.Context, o orphan) (kept string, err error)
 	if o.name == domain.RootVolumeName(o.uuid) && (found.Format != "qcow2" || found.BackingPath == "") {
 		return "it is no overlay over an image, as we make them", nil
 	}
+	if domain.IsDataVolume(o.name) && (found.Format != "qcow2" || found.BackingPath != "") {
+		return "it is no plain qcow2 image, as we make data disks", nil
+	}
 	if !found.ModifiedAt.Equal(o.modified) {
 		return "it was written to after it was found, perhaps by a machine on another host that uses the storage too", nil
 	}

@@ -19,6 +19,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,8 +48,16 @@ type survey struct {
 	// epoch of the host when it was asked: a new connection or a changed pool makes the answers stale.
 	epoch uint64
 	at    time.Time
-	// pools are those of spec.storage, once they were found in order.
-	pools []host.StoragePool
+	// pools are those of spec.storage, once they were found in order, and retained the retained disks in them.
+	pools    []host.StoragePool
+	retained []infrav1.RetainedDisk
+}
+
+// covers tells whether all of the pools were found in order. One that was added to spec.storage since wasn't.
+func (s *survey) covers(pools []string) bool {
+	return !slices.ContainsFunc(pools, func(name string) bool {
+		return !slices.ContainsFunc(s.pools, func(pool host.StoragePool) bool { return pool.Name == name })
+	})
 }
 
 // get returns what a host said of itself, unless that is stale.
@@ -96,41 +105,61 @@ func (r *LibvirtHostReconciler) reportAllocated(ctx context.Context, s *hostScop
 		client.MatchingFields{hostNameField: s.libvirtHost.Name}); err != nil {
 		return fmt.Errorf("listing LibvirtMachines: %w", err)
 	}
-	used := promisedOn(s.host.Domains(), machines.Items)
 	status := &s.libvirtHost.Status
+	seen := status.RetainedDisks
+	if s.survey.pools != nil {
+		seen = s.survey.retained
+	}
+	status.RetainedDisks = heldDisks(s.libvirtHost, seen, machines.Items)
+	if s.survey.pools != nil {
+		s.survey.retained = status.RetainedDisks
+		r.surveys.set(hostKey(s.libvirtHost.Namespace, s.libvirtHost.Name), s.survey)
+	}
+	used := promisedOn(s.host.Domains(), machines.Items).withRetained(s.libvirtHost, machines.Items)
 	status.Allocated = infrav1.HostResources{CPUs: ptr.To(int32(used.vcpus)), Memory: quantity(used.memory)}
 	status.Machines = ptr.To(int32(len(machines.Items)))
 	if s.survey.pools != nil {
-		status.Storage = poolStatuses(s.survey.pools, diskPool(s.libvirtHost), used.disk)
+		status.Storage = poolStatuses(s.libvirtHost, s.survey.pools, used)
 	}
 	return nil
 }
 
-// poolStatuses reports on pools, one of which holds the disks that were promised that many bytes.
-func poolStatuses(pools []host.StoragePool, diskPool string, promised int64) []infrav1.HostPoolStatus {
+// poolStatuses reports on the pools of a host, with what was promised of those that hold disks.
+func poolStatuses(h *infrav1.LibvirtHost, pools []host.StoragePool, used usage) []infrav1.HostPoolStatus {
 	statuses := make([]infrav1.HostPoolStatus, 0, len(pools))
 	for _, pool := range pools {
 		status := infrav1.HostPoolStatus{
 			Name: pool.Name, Capacity: quantity(pool.CapacityBytes), Available: quantity(pool.AvailableBytes),
 		}
-		if pool.Name == diskPool {
-			status.Allocated = quantity(promised)
+		if slices.Contains(diskPools(h), pool.Name) {
+			status.Allocated = quantity(used.inPool(h, pool.Name))
 		}
 		statuses = append(statuses, status)
 	}
 	return statuses
 }
 
-// usage is what was promised of a host: memory and disk in bytes, and a number of virtual CPUs.
+// usage is what was promised of a host: memory in bytes, a number of virtual CPUs, and disks in bytes by the pool that
+// they name.
 type usage struct {
-	memory, vcpus, disk int64
+	memory, vcpus int64
+	disks         map[string]int64
+}
+
+// inPool is what was promised of a pool: of the disk pool also to the disks that name none.
+func (u usage) inPool(h *infrav1.LibvirtHost, pool string) int64 {
+	promised := u.disks[pool]
+	if pool == diskPool(h) {
+		promised += u.disks[""]
+	}
+	return promised
 }
 
 // promisedOn adds up what the domains of a host may use, with the machines that are on their way there and have no domain
 // yet, or one whose size isn't known yet. A domain that is shut off counts: it may be started at any time. Disks are
 // promised to machines only, because what others have in the pool is unknown.
 func promisedOn(domains []host.Domain, machines []infrav1.LibvirtMachine) usage {
-	var sum usage
+	sum := usage{disks: map[string]int64{}}
 	defined := make(map[string]host.Domain, len(domains))
 	for _, dom := range domains {
 		sum.memory += dom.MaxMemoryBytes
@@ -143,7 +172,10 @@ func promisedOn(domains []host.Domain, machines []infrav1.LibvirtMachine) usage 
 		if uuid == "" {
 			continue
 		}
-		sum.disk += spec.RootDisk.Size.Value()
+		sum.disks[spec.RootDisk.Pool] += spec.RootDisk.Size.Value()
+		for _, disk := range spec.DataDisks {
+			sum.disks[disk.Pool] += disk.Size.Value()
+		}
 		sum.memory += max(0, spec.Memory.Value()-defined[uuid].MaxMemoryBytes)
 		sum.vcpus += max(0, int64(spec.VCPUs)-int64(defined[uuid].VCPUs))
 	}
@@ -152,9 +184,11 @@ func promisedOn(domains []host.Domain, machines []infrav1.LibvirtMachine) usage 
 
 // reportedUsage is what a host reports to have promised.
 func reportedUsage(h *infrav1.LibvirtHost) usage {
-	used := usage{vcpus: int64(ptr.Deref(h.Status.Allocated.CPUs, 0)), memory: bytesOf(h.Status.Allocated.Memory)}
-	if pool := poolStatus(h, diskPool(h)); pool != nil {
-		used.disk = bytesOf(pool.Allocated)
+	used := usage{
+		vcpus: int64(ptr.Deref(h.Status.Allocated.CPUs, 0)), memory: bytesOf(h.Status.Allocated.Memory), disks: map[string]int64{},
+	}
+	for _, pool := range h.Status.Storage {
+		used.disks[pool.Name] = bytesOf(pool.Allocated)
 	}
 	return used
 }
@@ -166,12 +200,20 @@ func rooms(h *infrav1.LibvirtHost, used usage) []placement.Room {
 	if capacity.Memory == nil || capacity.CPUs == nil || pool == nil {
 		return nil
 	}
-	return []placement.Room{
+	found := []placement.Room{
 		{Resource: placement.Memory, Capacity: capacity.Memory.Value() - reservedMemory(h), Promised: used.memory},
 		{Resource: placement.VCPUs, Capacity: vcpusFor(h, *capacity.CPUs), Promised: used.vcpus},
-		{Resource: placement.DiskPromise, Capacity: bytesOf(pool.Capacity) - reservedStorage(h), Promised: used.disk},
+		{Resource: placement.DiskPromise, Capacity: bytesOf(pool.Capacity) - reservedStorage(h), Promised: used.inPool(h, pool.Name)},
 		{Resource: placement.DiskSpace, Capacity: bytesOf(pool.Available)},
 	}
+	for _, name := range extraDiskPools(h) {
+		if extra := poolStatus(h, name); extra != nil {
+			found = append(found,
+				placement.Room{Resource: placement.DiskPromise.In(name), Capacity: bytesOf(extra.Capacity), Promised: used.inPool(h, name)},
+				placement.Room{Resource: placement.DiskSpace.In(name), Capacity: bytesOf(extra.Available)})
+		}
+	}
+	return found
 }
 
 // poolStatus is what a host reports of a pool, nil when it hasn't.

@@ -77,7 +77,7 @@ func (r *LibvirtMachineReconciler) reserveAddress(ctx context.Context, s *machin
 	if _, reserved := r.reserved.get(key, epoch); reserved && s.libvirtMachine.Spec.Address != "" && s.domain != nil {
 		return nil
 	}
-	reservation, err := s.host.Reserve(ctx, uuid, network.MAC(s.uuid), s.machine.Name, func(taken []host.Reservation) (string, error) {
+	reservation, err := s.host.Reserve(ctx, uuid, network.MAC(s.uuid), hostname(s), func(taken []host.Reservation) (string, error) {
 		here := map[string]string{}
 		for _, reservation := range taken {
 			here[reservation.IP] = reservation.MAC

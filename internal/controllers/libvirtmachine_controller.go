@@ -56,11 +56,14 @@ type LibvirtMachineReconciler struct {
 	Imports          *task.Runner
 	Metrics          *Metrics
 	WatchFilterValue string
+	// Images is shared with the reconciler of the hosts, which removes those that nothing uses.
+	Images *images
+	// ImagePolicy says from where images may come and how large they may be.
+	ImagePolicy image.Policy
 
 	promises promises
 	claims   claims
 	restarts restarts
-	images   memo[imageKey, image.Info]
 	// outages are the images whose import failed because the host was out of reach.
 	outages memo[imageKey, struct{}]
 	pools   memo[poolKey, string]
@@ -94,6 +97,7 @@ func (r *LibvirtMachineReconciler) SetupWithManager(ctx context.Context, mgr ctr
 			predicates.ClusterPausedTransitionsOrInfrastructureProvisioned(mgr.GetScheme(), log)).
 		Watches(&infrav1.LibvirtCluster{}, handler.EnqueueRequestsFromMapFunc(r.clusterToWaiting), hostsChanged).
 		Watches(&infrav1.LibvirtMachine{}, handler.EnqueueRequestsFromMapFunc(r.clusterToWaiting), onlyDeletes).
+		Watches(&clusterv1.Machine{}, handler.EnqueueRequestsFromMapFunc(r.clusterToWaiting), onlyDeletes).
 		Watches(&infrav1.LibvirtHost{}, handler.EnqueueRequestsFromMapFunc(r.hostToUnplaced), roomChanged).
 		Watches(&infrav1.LibvirtHost{}, handler.EnqueueRequestsFromMapFunc(r.hostToPlaced), disconnected).
 		WatchesRawSource(r.Events.machines.source()).
@@ -154,6 +158,8 @@ type machineScope struct {
 	// image under the root disk, and the bootstrap data: gathered only while there is no domain.
 	image    image.Info
 	userData []byte
+	// releaseImage ends the hold on the image, if there is one.
+	releaseImage func()
 }
 
 // Reconcile makes a machine, watches over it or removes it.
@@ -205,7 +211,8 @@ func (r *LibvirtMachineReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 		}
 	}()
 
-	scope := &machineScope{cluster: cluster, machine: machine, libvirtMachine: libvirtMachine}
+	scope := &machineScope{cluster: cluster, machine: machine, libvirtMachine: libvirtMachine, releaseImage: func() {}}
+	defer func() { scope.releaseImage() }()
 	scope.libvirtCluster, err = r.libvirtCluster(ctx, cluster)
 	if err != nil {
 		return ctrl.Result{}, err

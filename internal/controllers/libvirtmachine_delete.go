@@ -64,6 +64,9 @@ func (r *LibvirtMachineReconciler) reconcileDelete(ctx context.Context, s *machi
 	if err := r.follow(ctx, s); err != nil && !errors.As(err, new(*waiting)) {
 		return err
 	}
+	if err := checkReported(s); err != nil {
+		return err
+	}
 	if err := r.remove(ctx, s); err != nil {
 		return err
 	}
@@ -208,13 +211,17 @@ func noPool(pool, volume string) error {
 			"over an empty directory if its storage is gone for good", pool, volume, pool)}
 }
 
-// removeVolumes removes the root disk and the bootstrap data. Without the domain's mark, a root disk must look like one
-// of ours.
+// removeVolumes removes the disks that go with their machine and the bootstrap data. Without the domain's mark, a root
+// disk must look like one of ours.
 func (r *LibvirtMachineReconciler) removeVolumes(ctx context.Context, s *machineScope, defined bool) error {
-	pool, name := diskPool(s.libvirtHost), domain.RootVolumeName(s.uuid)
+	pool, name := poolFor(s.libvirtHost, s.libvirtMachine.Spec.RootDisk.Pool), domain.RootVolumeName(s.uuid)
 	if s.libvirtMachine.Spec.MigratedFrom != "" {
 		// libvirt doesn't know of files that an operator moved here until it is asked for one that it doesn't know.
-		for _, v := range []struct{ pool, name string }{{pool, name}, {seedPool(s.libvirtHost), domain.SeedVolumeName(s.uuid)}} {
+		volumes := []struct{ pool, name string }{{pool, name}, {seedPool(s.libvirtHost), domain.SeedVolumeName(s.uuid)}}
+		for _, disk := range s.libvirtMachine.Spec.DataDisks {
+			volumes = append(volumes, struct{ pool, name string }{poolFor(s.libvirtHost, disk.Pool), dataVolume(s, disk)})
+		}
+		for _, v := range volumes {
 			if _, err := s.host.Volume(ctx, v.pool, v.name); err != nil && !errors.Is(err, host.ErrNotFound) {
 				return fmt.Errorf("looking at volume %s: %w", v.name, err)
 			}
@@ -224,13 +231,16 @@ func (r *LibvirtMachineReconciler) removeVolumes(ctx context.Context, s *machine
 	if !ours {
 		var err error
 		if ours, err = r.looksOurs(ctx, s, pool, name); err != nil {
-			return err
+			return fmt.Errorf("removing the root disk: %w", err)
 		}
 	}
 	if ours {
 		if err := deleteVolume(ctx, s.host, pool, name); err != nil {
 			return fmt.Errorf("removing the root disk: %w", err)
 		}
+	}
+	if err := removeDataDisks(ctx, s, defined); err != nil {
+		return err
 	}
 	if err := deleteVolume(ctx, s.host, seedPool(s.libvirtHost), domain.SeedVolumeName(s.uuid)); err != nil {
 		return fmt.Errorf("removing the bootstrap data: %w", err)

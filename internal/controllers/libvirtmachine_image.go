@@ -61,8 +61,11 @@ func (r *LibvirtMachineReconciler) reconcileImage(ctx context.Context, s *machin
 	if err != nil {
 		return &waiting{reason: infrav1.MachineImageRefusedReason, message: "spec.image.checksum: " + err.Error()}
 	}
+	if err := r.holdImage(ctx, s, imageDigest(s.libvirtMachine.Spec.Image)); err != nil {
+		return err
+	}
 	epoch := r.Events.epoch(key.host, "")
-	if known, ok := r.images.get(key, epoch); ok {
+	if known, ok := r.Images.known.get(key, epoch); ok {
 		s.image = known
 		return nil
 	}
@@ -77,23 +80,59 @@ func (r *LibvirtMachineReconciler) reconcileImage(ctx context.Context, s *machin
 	if err != nil {
 		return imageTrouble(err, time.Minute)
 	}
-	r.images.set(key, epoch, s.image)
+	r.Images.known.set(key, epoch, s.image)
 	return nil
 }
+
+// imageDigest is the digest of an image that is imported, or that was and is named by its volume; empty for another, which
+// its user put on the host and nobody but the user removes.
+func imageDigest(spec infrav1.Image) string {
+	if digest, ok := image.DigestOf(spec.Volume); ok {
+		return digest
+	}
+	if digest, err := image.ParseChecksum(spec.Checksum); err == nil {
+		return digest
+	}
+	return ""
+}
+
+// holdImage keeps an image that may be removed when nothing uses it from being so until the reconcile ends. By then the
+// root disk over it is there, or the machine goes on to want it.
+func (r *LibvirtMachineReconciler) holdImage(ctx context.Context, s *machineScope, digest string) error {
+	if digest == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, holdTimeout)
+	defer cancel()
+	release, err := r.Images.hold(ctx, digest)
+	if err != nil {
+		return &waiting{reason: infrav1.MachineImageImportingReason, after: holdTimeout, message: "Waits until the image, which was unused, has been removed, to download it again"}
+	}
+	s.releaseImage = release
+	return nil
+}
+
+// holdTimeout is how long a reconcile waits for an image that is being removed.
+const holdTimeout = 2 * time.Second
 
 // importImage makes sure in the background that the image is on the host: it moves it there once, however many machines
 // wait for it, and finds it there after that.
 func (r *LibvirtMachineReconciler) importImage(s *machineScope, key imageKey, epoch uint64) error {
-	kvm, source := s.host, image.Source{URL: s.libvirtMachine.Spec.Image.URL, SHA256: key.digest}
+	kvm, source := s.host, image.Source{URL: s.libvirtMachine.Spec.Image.URL, SHA256: key.digest, Policy: r.ImagePolicy}
 	run := func(ctx context.Context, report func(task.Progress)) error {
-		moving := r.Metrics.startTransfer(key.host)
+		release, err := r.Images.hold(ctx, key.digest)
+		if err != nil {
+			return err
+		}
+		defer release()
+		moving := r.Metrics.startTransfer(key.host, key.digest)
 		found, err := image.Import(ctx, kvm, key.pool, source, func(done, total int64) {
-			moving.progress(done)
+			moving.progress(done, total)
 			report(task.Progress{Done: done, Total: total})
 		})
 		moving.end(err)
 		if err == nil {
-			r.images.set(key, epoch, found)
+			r.Images.known.set(key, epoch, found)
 		}
 		if outage(err) {
 			r.outages.set(key, epoch, struct{}{})
@@ -106,7 +145,7 @@ func (r *LibvirtMachineReconciler) importImage(s *machineScope, key imageKey, ep
 	status := ensure()
 	if status.State == task.Succeeded {
 		// In an earlier epoch of the host, or a moment ago.
-		if known, ok := r.images.get(key, epoch); ok {
+		if known, ok := r.Images.known.get(key, epoch); ok {
 			s.image = known
 			return nil
 		}
@@ -169,7 +208,7 @@ func imageTrouble(err error, after time.Duration) error {
 // forgetImage has the image looked for again by the next reconcile that needs it.
 func (r *LibvirtMachineReconciler) forgetImage(s *machineScope) {
 	if key, err := s.imageKey(); err == nil {
-		r.images.forget(key)
+		r.Images.known.forget(key)
 		r.Imports.Forget(key.String())
 	}
 }

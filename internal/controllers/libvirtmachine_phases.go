@@ -74,10 +74,14 @@ func (r *LibvirtMachineReconciler) reconcileDomain(ctx context.Context, s *machi
 			"domain %s is gone from host %s, though nobody deleted the Machine: delete it to have it replaced",
 			s.uuid, s.libvirtMachine.Spec.HostName)}
 	}
+	var err error
 	if s.domain != nil {
-		if err := r.checkOwner(ctx, s); err != nil {
-			return err
-		}
+		err = r.checkOwner(ctx, s)
+	} else {
+		err = r.checkSlot(ctx, s)
+	}
+	if err != nil {
+		return err
 	}
 	if err := r.reconcileAddress(ctx, s); err != nil {
 		return err

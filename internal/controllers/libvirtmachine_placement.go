@@ -116,12 +116,12 @@ func (r *LibvirtMachineReconciler) place(ctx context.Context, s *machineScope) e
 		return err
 	}
 	uuid := string(s.libvirtMachine.UID)
-	chosen, err := r.pick(s, candidates, uuid)
+	chosen, slot, err := r.pick(ctx, s, candidates, uuid)
 	if err != nil {
 		return err
 	}
 	written := s.libvirtMachine.DeepCopy()
-	written.Spec.HostName, written.Spec.ProviderID = chosen, domain.ProviderID(uuid)
+	written.Spec.HostName, written.Spec.ProviderID, written.Spec.Slot = chosen, domain.ProviderID(uuid), slot
 	// An error doesn't mean that nothing was written: the answer may be lost, or a conflict be with an earlier try of ours.
 	r.promises.add(written)
 	// The lock keeps a reconcile with an old copy from choosing a second time.
@@ -133,23 +133,34 @@ func (r *LibvirtMachineReconciler) place(ctx context.Context, s *machineScope) e
 	}
 	// The old resource version stays, or the patch at the end of the reconcile would ask for it.
 	s.libvirtMachine.Spec.HostName, s.libvirtMachine.Spec.ProviderID = written.Spec.HostName, written.Spec.ProviderID
+	s.libvirtMachine.Spec.Slot = written.Spec.Slot
 	ctrl.LoggerFrom(ctx).Info("Placed machine", "host", chosen, "domainUUID", uuid)
 	return nil
 }
 
-// pick chooses among the hosts on which neither the name nor the UUID of the machine is taken.
-func (r *LibvirtMachineReconciler) pick(s *machineScope, candidates []placement.Candidate, uuid string) (string, error) {
+// pick chooses among the hosts on which neither the name nor the UUID of the machine is taken, and a slot for a machine
+// that has retained disks.
+func (r *LibvirtMachineReconciler) pick(
+	ctx context.Context, s *machineScope, candidates []placement.Candidate, uuid string,
+) (string, infrav1.MachineSlot, error) {
 	refusal := &waiting{reason: infrav1.MachineNoHostFitsReason}
 	for {
-		chosen, err := placement.Pick(candidates, requestOf(s))
-		if err != nil {
-			refusal.message = err.Error()
-			return "", refusal
+		chosen, slot, err := r.choose(ctx, s, candidates)
+		var noHost *placement.NoHostFitsError
+		var noSlot *placement.SlotWaitError
+		switch {
+		case errors.As(err, &noHost):
+			refusal.message = noHost.Error()
+			return "", slot, refusal
+		case errors.As(err, &noSlot):
+			return "", slot, &waiting{reason: infrav1.MachineWaitingForSlotReason, message: noSlot.Error(), after: conflictInterval}
+		case err != nil:
+			return "", slot, err
 		}
 		err = r.checkFree(s, chosen, uuid)
 		var taken *waiting
 		if !errors.As(err, &taken) {
-			return chosen, err
+			return chosen, slot, err
 		}
 		refusal.reason, refusal.after = taken.reason, taken.after
 		k := slices.IndexFunc(candidates, func(c placement.Candidate) bool { return c.Name == chosen })
@@ -157,10 +168,18 @@ func (r *LibvirtMachineReconciler) pick(s *machineScope, candidates []placement.
 	}
 }
 
-// requestOf is what a machine asks of a host.
+// choose chooses a host, and a slot for a machine that has retained disks.
+func (r *LibvirtMachineReconciler) choose(ctx context.Context, s *machineScope, candidates []placement.Candidate) (string, infrav1.MachineSlot, error) {
+	if retains(&s.libvirtMachine.Spec) {
+		return r.chooseSlot(ctx, s, candidates)
+	}
+	chosen, err := placement.Pick(candidates, requestOf(s))
+	return chosen, infrav1.MachineSlot{}, err
+}
+
+// requestOf is what a machine asks of any host.
 func requestOf(s *machineScope) placement.Request {
 	spec := &s.libvirtMachine.Spec
-	disk := spec.RootDisk.Size.Value()
 	return placement.Request{
 		HostName:      spec.HostName,
 		FailureDomain: s.machine.Spec.FailureDomain,
@@ -169,8 +188,6 @@ func requestOf(s *machineScope) placement.Request {
 		Needs: []placement.Need{
 			{Resource: placement.Memory, Amount: spec.Memory.Value()},
 			{Resource: placement.VCPUs, Amount: int64(spec.VCPUs)},
-			{Resource: placement.DiskPromise, Amount: disk},
-			{Resource: placement.DiskSpace, Amount: disk},
 		},
 	}
 }

@@ -47,7 +47,10 @@ func (r *LibvirtMachineReconciler) candidates(ctx context.Context, s *machineSco
 		if !slices.Contains(s.libvirtCluster.Status.Hosts, h.Name) {
 			continue
 		}
-		candidate := placement.Candidate{Name: h.Name, FailureDomain: failureDomain(h), Unusable: unusable(h, selector)}
+		candidate := placement.Candidate{
+			Name: h.Name, FailureDomain: failureDomain(h), Unusable: unusable(h, selector), Withdrawn: len(withdrawn(h, selector)) > 0,
+			Needs: diskNeeds(h, &s.libvirtMachine.Spec, nil),
+		}
 		for _, served := range h.Status.DomainTypes {
 			candidate.DomainTypes = append(candidate.DomainTypes, string(served))
 		}
@@ -59,8 +62,8 @@ func (r *LibvirtMachineReconciler) candidates(ctx context.Context, s *machineSco
 	return candidates, nil
 }
 
-// unusable gives all reasons why nothing can be placed on a host now, and none when it can.
-func unusable(h *infrav1.LibvirtHost, selector labels.Selector) []string {
+// withdrawn gives all reasons why nothing can be placed on a host because somebody wants it so, and none when it can.
+func withdrawn(h *infrav1.LibvirtHost, selector labels.Selector) []string {
 	var reasons []string
 	if !h.DeletionTimestamp.IsZero() {
 		reasons = append(reasons, "is being deleted")
@@ -72,6 +75,12 @@ func unusable(h *infrav1.LibvirtHost, selector labels.Selector) []string {
 	if h.Spec.Scheduling == infrav1.HostSchedulingDisabled {
 		reasons = append(reasons, "spec.scheduling is Disabled")
 	}
+	return reasons
+}
+
+// unusable gives all reasons why nothing can be placed on a host now, and none when it can.
+func unusable(h *infrav1.LibvirtHost, selector labels.Selector) []string {
+	reasons := withdrawn(h, selector)
 	if !conditions.IsTrue(h, infrav1.ReadyCondition) {
 		reasons = append(reasons, "isn't ready: "+hostTrouble(conditions.Get(h, infrav1.ReadyCondition)))
 	}
@@ -95,7 +104,7 @@ func (r *LibvirtMachineReconciler) measure(ctx context.Context, s *machineScope,
 		}
 		return nil
 	}
-	candidate.Room = rooms(h, promisedOn(kvm.Domains(), machines))
+	candidate.Room = rooms(h, promisedOn(kvm.Domains(), machines).withRetained(h, machines))
 	return nil
 }
 

@@ -72,8 +72,8 @@ func reportMachine(s *machineScope) {
 func setAddress(s *machineScope, ip string) {
 	s.libvirtMachine.Status.Addresses = []clusterv1.MachineAddress{
 		{Type: clusterv1.MachineInternalIP, Address: ip},
-		{Type: clusterv1.MachineHostName, Address: s.machine.Name},
-		{Type: clusterv1.MachineInternalDNS, Address: s.machine.Name},
+		{Type: clusterv1.MachineHostName, Address: hostname(s)},
+		{Type: clusterv1.MachineInternalDNS, Address: hostname(s)},
 	}
 }
 

@@ -54,9 +54,17 @@ func (r *LibvirtMachineReconciler) poolPath(ctx context.Context, s *machineScope
 
 // definition resolves all that the domain's XML is made from.
 func (r *LibvirtMachineReconciler) definition(ctx context.Context, s *machineScope) (domain.Definition, error) {
-	disks, err := r.poolPath(ctx, s, diskPool(s.libvirtHost))
+	root, err := r.poolPath(ctx, s, poolFor(s.libvirtHost, s.libvirtMachine.Spec.RootDisk.Pool))
 	if err != nil {
 		return domain.Definition{}, err
+	}
+	var disks []domain.Disk
+	for _, disk := range s.libvirtMachine.Spec.DataDisks {
+		pool, err := r.poolPath(ctx, s, poolFor(s.libvirtHost, disk.Pool))
+		if err != nil {
+			return domain.Definition{}, err
+		}
+		disks = append(disks, domain.Disk{Spec: disk, Path: path.Join(pool, dataVolume(s, disk))})
 	}
 	seeds, err := r.poolPath(ctx, s, seedPool(s.libvirtHost))
 	if err != nil {
@@ -67,8 +75,9 @@ func (r *LibvirtMachineReconciler) definition(ctx context.Context, s *machineSco
 		Name:          domain.Name(s.libvirtMachine.Namespace, s.libvirtMachine.Name),
 		Owner:         machineOwner(s),
 		Spec:          s.libvirtMachine.Spec,
-		RootPath:      path.Join(disks, domain.RootVolumeName(s.uuid)),
+		RootPath:      path.Join(root, domain.RootVolumeName(s.uuid)),
 		SeedPath:      path.Join(seeds, domain.SeedVolumeName(s.uuid)),
+		Disks:         disks,
 		BackingPath:   s.image.Path,
 		BackingFormat: s.image.Format,
 		NetworkName:   cmp.Or(s.libvirtCluster.Spec.Network.Name, network.Name(s.cluster.Namespace, s.cluster.Name)),
@@ -97,6 +106,9 @@ func (r *LibvirtMachineReconciler) createVolumes(ctx context.Context, s *machine
 	}
 	err := r.createRoot(ctx, s)
 	if err == nil {
+		err = r.createDataDisks(ctx, s)
+	}
+	if err == nil {
 		err = r.createSeed(ctx, s, definition)
 	}
 	if errors.Is(err, host.ErrNoSpace) {
@@ -117,7 +129,7 @@ func (r *LibvirtMachineReconciler) createRoot(ctx context.Context, s *machineSco
 	if err != nil {
 		return err
 	}
-	pool, name := diskPool(s.libvirtHost), domain.RootVolumeName(s.uuid)
+	pool, name := poolFor(s.libvirtHost, s.libvirtMachine.Spec.RootDisk.Pool), domain.RootVolumeName(s.uuid)
 	err = s.host.CreateVolume(ctx, pool, document)
 	if errors.Is(err, host.ErrExists) {
 		if err := r.removeLeftover(ctx, s, pool, name); err != nil {
@@ -165,7 +177,7 @@ func (r *LibvirtMachineReconciler) createSeed(ctx context.Context, s *machineSco
 	seed, err := bootstrap.RenderSeed(bootstrap.Seed{
 		UserData:      s.userData,
 		InstanceID:    s.uuid,
-		LocalHostname: s.machine.Name,
+		LocalHostname: hostname(s),
 		LocalIPv4:     s.libvirtMachine.Spec.Address,
 		NetworkConfig: network.RenderGuestConfig(guest),
 	})

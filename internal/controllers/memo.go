@@ -51,3 +51,13 @@ func (m *memo[K, V]) forget(key K) {
 	defer m.mu.Unlock()
 	delete(m.seen, key)
 }
+
+func (m *memo[K, V]) forgetWhere(match func(K) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for key := range m.seen {
+		if match(key) {
+			delete(m.seen, key)
+		}
+	}
+}

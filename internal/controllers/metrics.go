@@ -37,6 +37,8 @@ type Metrics struct {
 	transfers         *prometheus.CounterVec
 	transferBytes     *prometheus.CounterVec
 	transferDurations *prometheus.HistogramVec
+	transferProgress  *prometheus.GaugeVec
+	imagesRemoved     *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics. The error is the registry's.
@@ -69,9 +71,18 @@ func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
 			Help:    "How long transfers of images to a host took that have ended.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 12),
 		}, []string{"host"}),
+		transferProgress: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "capl_image_transfer_progress_ratio",
+			Help: "How much of an image has been moved to a host, from 0 to 1, while it is being moved; by the first 12 digits of its digest.",
+		}, []string{"host", "image"}),
+		imagesRemoved: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "capl_images_removed_total",
+			Help: "Images that were removed from a host because nothing had used them for long.",
+		}, []string{"host"}),
 	}
 	for _, collector := range []prometheus.Collector{
 		m.calls, m.callDuration, m.transfersRunning, m.transfers, m.transferBytes, m.transferDurations,
+		m.transferProgress, m.imagesRemoved,
 	} {
 		if err := registry.Register(collector); err != nil {
 			return nil, fmt.Errorf("registering metrics: %w", err)
@@ -115,31 +126,42 @@ func callResult(err error) string {
 // transfer is one movement of an image to a host. It keeps the series that it counts in, so that one that ends when its
 // host is gone, and forgotten, brings none of them back.
 type transfer struct {
-	running           prometheus.Gauge
+	running, ratio    prometheus.Gauge
 	bytes             prometheus.Counter
 	succeeded, failed prometheus.Counter
 	duration          prometheus.Observer
+	// forgetRatio ends the series of ratio.
+	forgetRatio func()
 
 	start time.Time
 	done  int64
 }
 
+// imageLabelLength is how much of a digest tells images apart.
+const imageLabelLength = 12
+
 // startTransfer begins to count a transfer. Its end must be told.
-func (m *Metrics) startTransfer(key string) *transfer {
+func (m *Metrics) startTransfer(key, digest string) *transfer {
+	image := digest[:min(len(digest), imageLabelLength)]
 	t := &transfer{
-		running:   m.transfersRunning.WithLabelValues(key),
-		bytes:     m.transferBytes.WithLabelValues(key),
-		succeeded: m.transfers.WithLabelValues(key, "succeeded"),
-		failed:    m.transfers.WithLabelValues(key, "failed"),
-		duration:  m.transferDurations.WithLabelValues(key),
-		start:     time.Now(),
+		running:     m.transfersRunning.WithLabelValues(key),
+		ratio:       m.transferProgress.WithLabelValues(key, image),
+		bytes:       m.transferBytes.WithLabelValues(key),
+		succeeded:   m.transfers.WithLabelValues(key, "succeeded"),
+		failed:      m.transfers.WithLabelValues(key, "failed"),
+		duration:    m.transferDurations.WithLabelValues(key),
+		forgetRatio: func() { m.transferProgress.DeleteLabelValues(key, image) },
+		start:       time.Now(),
 	}
 	t.running.Inc()
 	return t
 }
 
-// progress tells how many bytes were moved so far.
-func (t *transfer) progress(done int64) {
+// progress tells how many bytes of all were moved so far.
+func (t *transfer) progress(done, total int64) {
+	if total > 0 {
+		t.ratio.Set(float64(done) / float64(total))
+	}
 	if done > t.done {
 		t.bytes.Add(float64(done - t.done))
 		t.done = done
@@ -149,6 +171,7 @@ func (t *transfer) progress(done int64) {
 // end tells how the transfer ended. An image that was on the host already is no transfer.
 func (t *transfer) end(err error) {
 	t.running.Dec()
+	t.forgetRatio()
 	switch {
 	case err != nil:
 		t.failed.Inc()
@@ -169,4 +192,6 @@ func (m *Metrics) forget(key string) {
 	m.transfers.DeletePartialMatch(labels)
 	m.transferBytes.DeletePartialMatch(labels)
 	m.transferDurations.DeletePartialMatch(labels)
+	m.transferProgress.DeletePartialMatch(labels)
+	m.imagesRemoved.DeletePartialMatch(labels)
 }

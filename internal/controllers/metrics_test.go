@@ -25,6 +25,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -91,18 +92,33 @@ func TestMetrics(t *testing.T) {
 	imageless := s.createMachine("green", "imageless-one", func(p *machineParts) { p.libvirtMachine.Spec.Image = missing })
 	s.expectCondition(imageless, infrav1.MachineImageReadyCondition, metav1.ConditionFalse, infrav1.MachineImageNotFoundReason)
 
+	// One waits for its image, which comes slowly.
+	content, goOn := qcow2(t), make(chan struct{})
+	slow := served(t, content, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+		_, _ = w.Write(content[:len(content)/2])
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-goOn:
+		case <-r.Context().Done():
+		}
+	})
+	s.createMachine("green", "slow-one", func(p *machineParts) { p.libvirtMachine.Spec.Image = slow })
+
 	key := s.namespace + "/kvm1"
+	expectSeries(t, fmt.Sprintf("capl_image_transfer_progress_ratio{host=%q,image=%q}", key, strings.TrimPrefix(slow.Checksum, "sha256:")[:12]), is(0.5))
+	expectSeries(t, fmt.Sprintf("capl_images_removed_total{host=%q}", key), is(0))
 	expectSeries(t, fmt.Sprintf("capl_host_connected{host=%q}", key), is(1))
 	expectSeries(t, fmt.Sprintf("capl_host_connected{host=%q}", s.namespace+"/away"), is(0))
 	expectSeries(t, fmt.Sprintf("capl_host_ready{host=%q}", key), is(1))
 	expectSeries(t, fmt.Sprintf("capl_machines{host=%q,state=%q}", key, stateReady), is(1))
-	expectSeries(t, fmt.Sprintf("capl_machines{host=%q,state=%q}", key, stateProvisioning), is(2))
+	expectSeries(t, fmt.Sprintf("capl_machines{host=%q,state=%q}", key, stateProvisioning), is(3))
 	expectSeries(t, fmt.Sprintf(`capl_machines{host="",state=%q}`, stateUnplaced), func(got float64) bool { return got >= 1 })
 	expectSeries(t, fmt.Sprintf(`capl_host_capacity{host=%q,resource="memory",unit="byte"}`, key), is(32<<30))
 	expectSeries(t, fmt.Sprintf(`capl_host_capacity{host=%q,resource="cpu",unit="core"}`, key), is(8))
-	expectSeries(t, fmt.Sprintf(`capl_host_allocated{host=%q,resource="memory",unit="byte"}`, key), is(3<<30))
-	expectSeries(t, fmt.Sprintf(`capl_host_promised{host=%q,resource="memory",unit="byte"}`, key), is(2<<30))
-	expectSeries(t, fmt.Sprintf(`capl_host_promised{host=%q,resource="cpu",unit="core"}`, key), is(4))
+	expectSeries(t, fmt.Sprintf(`capl_host_allocated{host=%q,resource="memory",unit="byte"}`, key), is(4<<30))
+	expectSeries(t, fmt.Sprintf(`capl_host_promised{host=%q,resource="memory",unit="byte"}`, key), is(3<<30))
+	expectSeries(t, fmt.Sprintf(`capl_host_promised{host=%q,resource="cpu",unit="core"}`, key), is(6))
 	expectSeries(t, fmt.Sprintf(`capl_host_orphans{host=%q,kind="domain"}`, key), is(0))
 	expectSeries(t, fmt.Sprintf(`capl_libvirt_calls_total{host=%q,procedure="domainDefineXML",result="ok"}`, key), is(1))
 	expectSeries(t, fmt.Sprintf(`capl_libvirt_call_duration_seconds_count{host=%q,procedure="domainDefineXML"}`, key), is(1))
@@ -110,7 +126,7 @@ func TestMetrics(t *testing.T) {
 
 	exported, families := map[string]bool{}, map[string]bool{}
 	for name := range series(t) {
-		for _, machine := range []string{"ready-one", "promised-one", "large-one", "imageless-one", uuidOf(ready)} {
+		for _, machine := range []string{"ready-one", "promised-one", "large-one", "imageless-one", "slow-one", uuidOf(ready)} {
 			if strings.Contains(name, machine) {
 				t.Errorf("%s names a machine: there would be no end to such labels", name)
 			}
@@ -129,7 +145,9 @@ func TestMetrics(t *testing.T) {
 	expectDashboard(t, exported)
 
 	// What is gone isn't told of for ever.
-	for _, name := range []string{"ready-one", "promised-one", "large-one", "imageless-one"} {
+	close(goOn)
+	expectSeries(t, fmt.Sprintf("capl_image_transfers_running{host=%q}", key), is(0))
+	for _, name := range []string{"ready-one", "promised-one", "large-one", "imageless-one", "slow-one"} {
 		m := &infrav1.LibvirtMachine{ObjectMeta: s.meta(name, "green")}
 		s.delete(m)
 		s.expectGone(m)
@@ -208,10 +226,10 @@ func TestTransferOutlivesItsHost(t *testing.T) {
 	m, err := NewMetrics(own)
 	must(t, err)
 	for _, end := range []error{nil, errors.New("the host is gone")} {
-		moving := m.startTransfer("home/kvm1")
-		moving.progress(1)
+		moving := m.startTransfer("home/kvm1", digest(1))
+		moving.progress(1, 2)
 		m.forget("home/kvm1")
-		moving.progress(2)
+		moving.progress(2, 2)
 		moving.end(end)
 	}
 	families, err := own.Gather()

@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/image"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/task"
 )
 
@@ -38,6 +39,10 @@ type Options struct {
 	HostWorkers, ClusterWorkers, MachineWorkers int
 	// OrphanInterval is the time between two looks for orphans on a host, DefaultOrphanInterval when it is zero.
 	OrphanInterval time.Duration
+	// ImageInterval is the time between two looks at the images of a host, DefaultImageInterval when it is zero.
+	ImageInterval time.Duration
+	// ImagePolicy says from where images may come and how large they may be.
+	ImagePolicy image.Policy
 	// Metrics are those that the pool of hosts observes its calls with. Without them nobody reads what is counted.
 	Metrics *Metrics
 }
@@ -55,7 +60,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, hosts *host.Pool, options Opti
 		}
 	}
 	events := &HostEvents{Client: mgr.GetClient(), Pool: hosts, WatchFilterValue: options.WatchFilterValue}
-	imports := task.NewRunner(task.DefaultLimit)
+	imports, shared := task.NewRunner(task.DefaultLimit), &images{}
 	for _, runnable := range []interface{ Start(context.Context) error }{hosts, events, imports} {
 		if err := mgr.Add(runnable); err != nil {
 			return fmt.Errorf("adding %T: %w", runnable, err)
@@ -64,6 +69,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, hosts *host.Pool, options Opti
 	hostReconciler := &LibvirtHostReconciler{
 		Client: mgr.GetClient(), APIReader: mgr.GetAPIReader(), Hosts: hosts, Events: events, WatchFilterValue: options.WatchFilterValue,
 		OrphanInterval: cmp.Or(options.OrphanInterval, DefaultOrphanInterval), Metrics: options.Metrics,
+		ImageInterval: cmp.Or(options.ImageInterval, DefaultImageInterval), Images: shared,
 	}
 	if err := hostReconciler.SetupWithManager(ctx, mgr, controller.Options{MaxConcurrentReconciles: options.HostWorkers}); err != nil {
 		return fmt.Errorf("setting up the LibvirtHost controller: %w", err)
@@ -80,7 +86,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, hosts *host.Pool, options Opti
 	}
 	if err := (&LibvirtMachineReconciler{
 		Client: mgr.GetClient(), APIReader: mgr.GetAPIReader(), Hosts: hosts, Events: events, Imports: imports, WatchFilterValue: options.WatchFilterValue,
-		Metrics: options.Metrics,
+		Images: shared, ImagePolicy: options.ImagePolicy, Metrics: options.Metrics,
 	}).SetupWithManager(ctx, mgr, controller.Options{MaxConcurrentReconciles: options.MachineWorkers}); err != nil {
 		return fmt.Errorf("setting up the LibvirtMachine controller: %w", err)
 	}

@@ -22,6 +22,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,6 +50,7 @@ import (
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/image"
 )
 
 // What the tests of this package share: a real API server with the CRDs of Cluster API and ours, and a manager that
@@ -202,7 +204,11 @@ func startManager(ctx context.Context, hosts *host.Pool, watchFilter, namespace 
 	if err != nil {
 		return nil, fmt.Errorf("creating a manager: %w", err)
 	}
-	options := Options{WatchFilterValue: watchFilter, HostWorkers: 20, ClusterWorkers: 10, MachineWorkers: 50}
+	options := Options{
+		WatchFilterValue: watchFilter, HostWorkers: 20, ClusterWorkers: 10, MachineWorkers: 50,
+		// Tests serve images themselves.
+		ImagePolicy: image.Policy{AllowHTTP: true, AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
+	}
 	for _, edit := range edits {
 		edit(&options)
 	}

@@ -45,21 +45,32 @@ func RootVolumeName(uuid string) string {
 	return "capl-" + uuid + "-root.qcow2"
 }
 
+// DataVolumeName is the name of the volume with a data disk that goes with its machine.
+func DataVolumeName(uuid, disk string) string {
+	return "capl-" + uuid + "-data-" + disk + ".qcow2"
+}
+
 // SeedVolumeName is the name of the volume with a machine's bootstrap data.
 func SeedVolumeName(uuid string) string {
 	return "capl-" + uuid + "-seed.iso"
 }
 
-var volumeName = regexp.MustCompile(`^capl-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-(?:root\.qcow2|seed\.iso)$`)
+var volumeName = regexp.MustCompile(`^capl-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-(?:root\.qcow2|(data)-[a-z0-9](?:[-a-z0-9]{0,18}[a-z0-9])?\.qcow2|seed\.iso)$`)
 
-// VolumeUUID is the UUID in the name of a volume that is named like the root disk or the bootstrap data of a machine.
-// False when it isn't.
+// VolumeUUID is the UUID in the name of a volume that is named like a disk or the bootstrap data of a machine. False when
+// it isn't.
 func VolumeUUID(volume string) (string, bool) {
 	found := volumeName.FindStringSubmatch(volume)
 	if found == nil {
 		return "", false
 	}
 	return found[1], true
+}
+
+// IsDataVolume tells whether a volume is named like a data disk that goes with its machine.
+func IsDataVolume(volume string) bool {
+	found := volumeName.FindStringSubmatch(volume)
+	return len(found) > 2 && found[2] != ""
 }
 
 // ProviderID of the machine whose domain has the UUID.

@@ -85,6 +85,9 @@ func TestVolumeUUID(t *testing.T) {
 	for name, want := range map[string]string{
 		RootVolumeName(uuid):                     uuid,
 		SeedVolumeName(uuid):                     uuid,
+		DataVolumeName(uuid, "brick-1"):          uuid,
+		DataVolumeName(uuid, ""):                 "",
+		DataVolumeName(uuid, "-brick"):           "",
 		"capl-" + uuid + "-root.qcow2.bak":       "",
 		"my-capl-" + uuid + "-root.qcow2":        "",
 		"capl-" + uuid + "-root.iso":             "",

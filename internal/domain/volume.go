@@ -40,6 +40,21 @@ func RenderRootVolume(uuid string, capacity int64, backingPath, backingFormat st
 	})
 }
 
+// RenderDataVolume is the XML of a volume for a data disk: an empty qcow2 image of capacity bytes.
+func RenderDataVolume(name string, capacity int64) (string, error) {
+	return render(libvirtxml.StorageVolume{
+		Name:       name,
+		Capacity:   bytes(capacity),
+		Allocation: bytes(0),
+		Target: &libvirtxml.StorageVolumeTarget{
+			Format:      &libvirtxml.StorageVolumeTargetFormat{Type: "qcow2"},
+			Permissions: private(),
+			// libvirt's default of old can't give back what the guest discards in part.
+			Compat: "1.1",
+		},
+	})
+}
+
 // RenderSeedVolume is the XML of a volume for bootstrap data of size bytes.
 func RenderSeedVolume(uuid string, size int64) (string, error) {
 	return render(libvirtxml.StorageVolume{

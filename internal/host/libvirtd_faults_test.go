@@ -296,7 +296,7 @@ func TestLibvirtdKilledDuringCalls(t *testing.T) {
 	}
 	for _, name := range uploaded {
 		var got bytes.Buffer
-		if err := h.DownloadVolume(ctx, "default", name, &got, int64(len(content))); err != nil || !bytes.Equal(got.Bytes(), content) {
+		if err := h.DownloadVolume(ctx, "default", name, &got, 0, int64(len(content))); err != nil || !bytes.Equal(got.Bytes(), content) {
 			t.Errorf("%s was filled: %d bytes, %v", name, got.Len(), err)
 		}
 	}

@@ -45,7 +45,7 @@ func TestLibvirtdTransfer(t *testing.T) {
 
 	for _, limit := range []int{1, 64 << 10, len(content), len(content) + 1<<20} {
 		var got bytes.Buffer
-		must(t, h.DownloadVolume(ctx, "default", "seed", &got, int64(limit)))
+		must(t, h.DownloadVolume(ctx, "default", "seed", &got, 0, int64(limit)))
 		if want := content[:min(limit, len(content))]; !bytes.Equal(got.Bytes(), want) {
 			t.Errorf("downloading %d bytes gave %d, which are the same: %t", limit, got.Len(), bytes.HasPrefix(content, got.Bytes()))
 		}
@@ -61,7 +61,7 @@ func TestLibvirtdTransfer(t *testing.T) {
 	if err := h.UploadVolume(ctx, "default", "seed", size, io.MultiReader(bytes.NewReader(content[:100]), failing{broken})); !errors.Is(err, broken) {
 		t.Errorf("a reader that fails: %v", err)
 	}
-	if err := h.DownloadVolume(ctx, "default", "seed", failing{broken}, size); !errors.Is(err, broken) {
+	if err := h.DownloadVolume(ctx, "default", "seed", failing{broken}, 0, size); !errors.Is(err, broken) {
 		t.Errorf("a writer that fails: %v", err)
 	}
 	if err := h.UploadVolume(ctx, "default", "missing", 1, bytes.NewReader(content)); !errors.Is(err, ErrNotFound) {
@@ -74,7 +74,7 @@ func TestLibvirtdTransfer(t *testing.T) {
 	// All of that left the connection in order.
 	must(t, h.UploadVolume(ctx, "default", "seed", size, bytes.NewReader(content)))
 	var got bytes.Buffer
-	must(t, h.DownloadVolume(ctx, "default", "seed", &got, size))
+	must(t, h.DownloadVolume(ctx, "default", "seed", &got, 0, size))
 	if !bytes.Equal(got.Bytes(), content) {
 		t.Error("the content got damaged")
 	}

@@ -33,8 +33,12 @@ const chunkBytes = 256 << 10
 // it takes. Seeds are smaller and don't wait for images.
 const bulkBytes = 1 << 20
 
-// UploadVolume writes exactly size bytes of r to the start of a volume. On any error, including a reader that has more
-// or fewer bytes, the transfer is aborted and the volume's content is undefined. r is not read after the return.
+// UntilEnd as the size of an upload is all that the reader has.
+const UntilEnd = -1
+
+// UploadVolume writes exactly size bytes of r to the start of a volume, or all of r if size is UntilEnd, which makes a
+// volume that is a file as long as that. On any error, including a reader that has more or fewer bytes, the transfer is
+// aborted and the volume's content is undefined. r is not read after the return.
 func (h *Host) UploadVolume(ctx context.Context, pool, name string, size int64, r io.Reader) error {
 	s, err := h.current()
 	if err != nil {
@@ -52,17 +56,20 @@ func (h *Host) UploadVolume(ctx context.Context, pool, name string, size int64, 
 }
 
 func (s *session) upload(ctx context.Context, pool, name string, size int64, r io.Reader) error {
-	if size >= bulkBytes {
+	if size >= bulkBytes || size == UntilEnd {
 		if err := s.storage.wait(ctx, s.bulk, "another upload"); err != nil {
 			return err
 		}
 		defer s.bulk.give()
 	}
 	t, err := s.openTransfer(ctx, pool, name, "storageVolUpload", func(vol *libvirt.StorageVol, stream *libvirt.Stream) error {
-		return vol.Upload(stream, 0, uint64(size), 0)
+		return vol.Upload(stream, 0, uint64(max(size, 0)), 0) // of which libvirt takes 0 for no limit
 	})
 	if err != nil {
 		return err
+	}
+	if size == UntilEnd {
+		return s.uploadAll(ctx, pool, t, r)
 	}
 	sent := int64(0)
 	for sent < size {
@@ -93,6 +100,33 @@ func (s *session) upload(ctx context.Context, pool, name string, size int64, r i
 	return nil
 }
 
+// uploadAll sends all that r has and ends the transfer.
+func (s *session) uploadAll(ctx context.Context, pool string, t *transfer, r io.Reader) error {
+	for {
+		// A fresh buffer each time: one that hangs may still be read from after this returned.
+		chunk := make([]byte, chunkBytes)
+		n, err := io.ReadFull(r, chunk)
+		ended := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if err != nil && !ended {
+			t.abort()
+			return fmt.Errorf("reading the content: %w", err)
+		}
+		if n > 0 {
+			if err := t.step(ctx, func() error { return sendAll(t.stream, chunk[:n]) }); err != nil {
+				t.abort()
+				return s.fullIfShort(ctx, pool, chunkBytes, err)
+			}
+		}
+		if !ended {
+			continue
+		}
+		if err := t.finish(ctx); err != nil {
+			return s.fullIfShort(ctx, pool, 1, err)
+		}
+		return nil
+	}
+}
+
 func sendAll(stream *libvirt.Stream, chunk []byte) error {
 	for len(chunk) > 0 {
 		n, err := stream.Send(chunk)
@@ -104,24 +138,24 @@ func sendAll(stream *libvirt.Stream, chunk []byte) error {
 	return nil
 }
 
-// DownloadVolume writes the first limit bytes of a volume to w, or all of it if it is shorter.
-func (h *Host) DownloadVolume(ctx context.Context, pool, name string, w io.Writer, limit int64) error {
+// DownloadVolume writes limit bytes of a volume, from an offset on, to w, or fewer where the volume ends.
+func (h *Host) DownloadVolume(ctx context.Context, pool, name string, w io.Writer, offset, limit int64) error {
 	s, err := h.current()
 	if err != nil {
 		return err
 	}
-	if err := s.download(ctx, pool, name, w, limit); err != nil {
+	if err := s.download(ctx, pool, name, w, offset, limit); err != nil {
 		return fmt.Errorf("downloading volume %s in storage pool %s: %w", name, pool, err)
 	}
 	return nil
 }
 
-func (s *session) download(ctx context.Context, pool, name string, w io.Writer, limit int64) error {
+func (s *session) download(ctx context.Context, pool, name string, w io.Writer, offset, limit int64) error {
 	if limit <= 0 {
 		return nil // libvirt takes a length of 0 for all
 	}
 	t, err := s.openTransfer(ctx, pool, name, "storageVolDownload", func(vol *libvirt.StorageVol, stream *libvirt.Stream) error {
-		return vol.Download(stream, 0, uint64(limit), 0)
+		return vol.Download(stream, uint64(offset), uint64(limit), 0)
 	})
 	if err != nil {
 		return err

@@ -33,7 +33,15 @@ func (h *Host) VolumeNames(ctx context.Context, pool string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	names, err := onPool(ctx, s, pool, "storagePoolListAllVolumes", func(p *libvirt.StoragePool) ([]string, error) {
+	names, err := s.volumeNames(ctx, pool)
+	if err != nil {
+		return nil, fmt.Errorf("listing the volumes of storage pool %s: %w", pool, err)
+	}
+	return names, nil
+}
+
+func (s *session) volumeNames(ctx context.Context, pool string) ([]string, error) {
+	return onPool(ctx, s, pool, "storagePoolListAllVolumes", func(p *libvirt.StoragePool) ([]string, error) {
 		vols, err := p.ListAllStorageVolumes(0)
 		names := make([]string, 0, len(vols))
 		for k := range vols {
@@ -43,10 +51,6 @@ func (h *Host) VolumeNames(ctx context.Context, pool string) ([]string, error) {
 		}
 		return names, err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("listing the volumes of storage pool %s: %w", pool, err)
-	}
-	return names, nil
 }
 
 // timestamp reads a time as libvirt writes it: seconds since 1970, a dot and nanoseconds. Zero when it isn't one.

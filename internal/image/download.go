@@ -21,7 +21,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -48,8 +47,6 @@ var defaultPatience = patience{
 
 const maxRedirects = 5
 
-var errTooManyRedirects = fmt.Errorf("it redirects more than %d times", maxRedirects)
-
 // download is an image file on its way from the server. Reading and closing it is up to one goroutine.
 type download struct {
 	// place is the URL without what may be secret in it.
@@ -66,24 +63,18 @@ type download struct {
 }
 
 // openURL asks for the file. It reads nothing of it yet, but knows its length.
-func openURL(ctx context.Context, location *url.URL, maxBytes int64, p patience) (*download, error) {
+func openURL(ctx context.Context, location *url.URL, policy Policy, p patience) (*download, error) {
 	place := (&url.URL{Scheme: location.Scheme, Host: location.Host, Path: location.Path}).String()
-	ctx, cancel := context.WithCancelCause(ctx)
-	transport := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: p.connect}).DialContext,
-		TLSHandshakeTimeout:   p.connect,
-		ResponseHeaderTimeout: p.answer,
-		DisableCompression:    true, // the digest is that of the bytes as they are sent
-		ForceAttemptHTTP2:     true,
+	if err := policy.CheckURL(location.String()); err != nil {
+		return nil, at(place, err)
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	transport := newRoutes(policy, p)
 	client := &http.Client{
 		Transport: transport,
-		CheckRedirect: func(_ *http.Request, via []*http.Request) error {
-			if len(via) > maxRedirects {
-				return errTooManyRedirects
-			}
-			return nil
+		CheckRedirect: func(request *http.Request, via []*http.Request) error {
+			request.Header.Del("Referer") // which has the query, and thus perhaps a token
+			return checkRedirect(policy, request.URL, via)
 		},
 	}
 	d := &download{place: place, ctx: ctx, cancel: cancel, stall: p.stall}
@@ -95,7 +86,7 @@ func openURL(ctx context.Context, location *url.URL, maxBytes int64, p patience)
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, location.String(), nil)
 	if err != nil {
 		d.close()
-		return nil, fail(ReasonUnsupported, "spec.image.url must be an http or https URL")
+		return nil, fail(ReasonUnsupported, "spec.image.url must be an https URL")
 	}
 	request.Header.Set("User-Agent", "cluster-api-provider-libvirt")
 	response, err := client.Do(request)
@@ -106,7 +97,7 @@ func openURL(ctx context.Context, location *url.URL, maxBytes int64, p patience)
 	}
 	d.body = response.Body
 	d.length = response.ContentLength
-	if err := d.check(response, maxBytes); err != nil {
+	if err := d.check(response, policy.maxFile()); err != nil {
 		d.Close()
 		return nil, err
 	}
@@ -127,8 +118,8 @@ func (d *download) check(response *http.Response, maxBytes int64) error {
 		return fail(ReasonDownloadFailed, "the server of spec.image.url %s does not tell the length of the file (Content-Length): serve the image as a plain file", d.place)
 	case response.ContentLength == 0:
 		return fail(ReasonTruncated, "the file at spec.image.url %s is empty: publish the image again", d.place)
-	case maxBytes > 0 && response.ContentLength > maxBytes:
-		return fail(ReasonTooLarge, "the file at spec.image.url %s has %d bytes, more than the %d allowed: publish a smaller image", d.place, response.ContentLength, maxBytes)
+	case response.ContentLength > maxBytes:
+		return fail(ReasonTooLarge, "the file at spec.image.url %s has %d bytes, more than the %d allowed: publish a smaller image, or have the administrator raise the manager's --image-max-size", d.place, response.ContentLength, maxBytes)
 	}
 	return nil
 }
@@ -158,11 +149,24 @@ func (d *download) failed(err error) error {
 	if cause := context.Cause(d.ctx); cause != nil {
 		return fmt.Errorf("downloading %s: %w", d.place, cause)
 	}
+	var refused *Error
+	if errors.As(err, &refused) {
+		return at(d.place, refused)
+	}
 	var wrapped *url.Error // repeats the URL, with its query
 	for errors.As(err, &wrapped) {
 		err = wrapped.Err
 	}
 	return failWith(err, ReasonDownloadFailed, "spec.image.url %s cannot be downloaded, make it reachable from the controller", d.place)
+}
+
+// at adds to a refusal of the policy which URL it is about.
+func at(place string, err error) error {
+	var refused *Error
+	if !errors.As(err, &refused) {
+		return err
+	}
+	return &Error{Reason: refused.Reason, Message: "spec.image.url " + place + " can't be used: " + refused.Message, Err: refused.Err}
 }
 
 // Close ends the transfer, wherever it is.

@@ -25,6 +25,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -92,11 +93,21 @@ func status(code int) http.HandlerFunc {
 // fetch downloads all of a URL.
 func fetch(t *testing.T, rawURL string, maxBytes int64, p patience) ([]byte, error) {
 	t.Helper()
+	policy := local
+	policy.MaxFileBytes = maxBytes
+	return fetchBy(t, rawURL, policy, p)
+}
+
+// local allows what the tests serve themselves.
+var local = Policy{AllowHTTP: true, AllowedNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
+
+func fetchBy(t *testing.T, rawURL string, policy Policy, p patience) ([]byte, error) {
+	t.Helper()
 	location, err := url.Parse(rawURL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := openURL(t.Context(), location, maxBytes, p)
+	d, err := openURL(t.Context(), location, policy, p)
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +162,7 @@ func TestDownload(t *testing.T) {
 		"no answer":      {base + "/mute", 0, ReasonDownloadFailed, "timeout"},
 		"too large":      {base + "/disk", 262143, ReasonTooLarge, "262144"},
 		"redirect loop":  {base + "/loop", 0, ReasonDownloadFailed, "redirects more than 5 times"},
-		"redirect away":  {base + "/elsewhat", 0, ReasonDownloadFailed, "unsupported protocol"},
+		"redirect away":  {base + "/elsewhat", 0, ReasonUnsupported, "not by \"file\""},
 		"nobody listens": {"http://127.0.0.1:1/disk", 0, ReasonDownloadFailed, "refused"},
 	}
 	for name, test := range tests {
@@ -175,7 +186,7 @@ func TestDownloadEndsWithItsContext(t *testing.T) {
 	base := serve(t, map[string]http.HandlerFunc{"stalled": stalled(make([]byte, 1<<16))})
 	ctx, cancel := context.WithCancel(t.Context())
 	location, _ := url.Parse(base + "/stalled")
-	d, err := openURL(ctx, location, 0, defaultPatience)
+	d, err := openURL(ctx, location, local, defaultPatience)
 	if err != nil {
 		t.Fatal(err)
 	}

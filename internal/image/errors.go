@@ -25,6 +25,8 @@ type Reason string
 const (
 	// ReasonNotFound means that there is nothing at the URL.
 	ReasonNotFound Reason = "NotFound"
+	// ReasonForbidden means that the administrator doesn't let images come from there.
+	ReasonForbidden Reason = "Forbidden"
 	// ReasonDownloadFailed means that the server could not be asked, refused, or stopped sending.
 	ReasonDownloadFailed Reason = "DownloadFailed"
 	// ReasonTruncated means that the file, or its transfer, ends too early.

@@ -28,45 +28,105 @@ const rawSector = 512
 
 // header is what the first bytes of a disk image say about it.
 type header struct {
-	format      string
+	format string
+	// virtualSize is the size of the disk in bytes. That of a raw disk is the length of the file.
 	virtualSize int64
+	// sectors is where the partition table of a raw disk says that the disk ends.
+	sectors uint64
+	// qcow2 is what a qcow2 header says of the rest of the file.
+	qcow2 layout
 }
 
-// inspect reads the first bytes of an image file that is length bytes long and refuses what must not become the
-// backing file of a machine's disk. An image is input from outside: nothing in it is believed.
-func inspect(head []byte, length int64) (header, error) {
+// inspect reads the first bytes of an image file, headLength of them or all that it has, and refuses what must not become
+// the backing file of a machine's disk. An image is input from outside: nothing in it is believed. What can be told only
+// from the length of the file is up to header.complete.
+func inspect(head []byte) (header, error) {
 	if bytes.HasPrefix(head, qcow2Magic) {
-		return inspectQCOW2(head, length)
+		return inspectQCOW2(head)
 	}
 	if name, remedy := foreignFormat(head); name != "" {
 		return header{}, fail(ReasonUnsupported, "the file at spec.image.url is %s, not a qcow2 or raw disk image: %s", name, remedy)
 	}
-	return inspectRaw(head, length)
+	return inspectRaw(head)
 }
 
-// inspectRaw accepts a disk with an MBR or a GPT, whose last part must lie inside the file.
-func inspectRaw(head []byte, length int64) (header, error) {
-	if len(head) < rawSector || head[510] != 0x55 || head[511] != 0xaa {
-		return header{}, fail(ReasonUnsupported, "the file at spec.image.url is neither a qcow2 image nor a raw disk with a partition table: name a disk image there")
+// complete judges an image by its length and its last bytes, and returns its header with the size of the disk.
+func (h header) complete(length int64, tail []byte) (header, error) {
+	if name := foreignTail(tail); name != "" {
+		return header{}, fail(ReasonUnsupported, "the file at spec.image.url is %s, not a qcow2 or raw disk image: %s", name, convertRemedy)
+	}
+	if h.format == FormatQCOW2 {
+		return h, h.qcow2.check(length)
 	}
 	if length%rawSector != 0 {
 		return header{}, fail(ReasonTruncated, "the raw disk at spec.image.url has %d bytes, which is no whole number of sectors: publish the whole file", length)
 	}
+	if h.sectors > uint64(length)/rawSector {
+		return header{}, fail(ReasonTruncated, "the raw disk at spec.image.url has %d bytes, but its partition table ends at sector %d: publish the whole file", length, h.sectors-1)
+	}
+	h.virtualSize = length
+	return h, nil
+}
+
+// fits refuses a disk that is larger than allowed.
+func (h header) fits(most int64) error {
+	if h.virtualSize > most {
+		return tooLargeDisk(uint64(h.virtualSize), most)
+	}
+	return nil
+}
+
+// inspectRaw accepts a disk with an MBR or a GPT.
+func inspectRaw(head []byte) (header, error) {
+	if len(head) < rawSector || head[510] != 0x55 || head[511] != 0xaa {
+		return header{}, fail(ReasonUnsupported, "the file at spec.image.url is neither a qcow2 image nor a raw disk with a partition table: name a disk image there")
+	}
+	sectors := endOfMBR(head)
 	if gpt := head[rawSector:]; len(gpt) >= 40 && bytes.HasPrefix(gpt, []byte("EFI PART")) {
 		backup := binary.LittleEndian.Uint64(gpt[32:])
-		if backup >= uint64(length)/rawSector {
-			return header{}, fail(ReasonTruncated, "the raw disk at spec.image.url has %d bytes, but its partition table ends at sector %d: publish the whole file", length, backup)
+		if backup > maxVirtualSize/rawSector {
+			return header{}, fail(ReasonTruncated, "the raw disk at spec.image.url can't be whole: its partition table ends at sector %d, which is more than any disk that is served has; publish it anew", backup)
 		}
+		sectors = max(sectors, backup+1)
 	}
-	if length > maxVirtualSize {
-		return header{}, tooLargeDisk(uint64(length))
+	return header{format: FormatRaw, sectors: sectors}, nil
+}
+
+// endOfMBR is the sector after the last partition in an MBR. What follows the code of a boot sector may be no partition
+// table at all, and a GPT's protective partition is often longer than the disk.
+func endOfMBR(head []byte) uint64 {
+	const table, entry, entries, protective = 446, 16, 4, 0xee
+	end := uint64(0)
+	for k := range entries {
+		partition := head[table+k*entry:]
+		if status := partition[0]; status&0x7f != 0 {
+			return 0
+		}
+		if kind := partition[4]; kind == 0 || kind == protective {
+			continue
+		}
+		start, sectors := binary.LittleEndian.Uint32(partition[8:]), binary.LittleEndian.Uint32(partition[12:])
+		end = max(end, uint64(start)+uint64(sectors))
 	}
-	return header{format: FormatRaw, virtualSize: length}, nil
+	return end
+}
+
+// foreignTail names the format of a file that is told by its end.
+func foreignTail(tail []byte) string {
+	switch {
+	case len(tail) < rawSector:
+		return ""
+	case bytes.HasPrefix(tail, []byte("conectix")):
+		return "a VHD image"
+	case bytes.HasPrefix(tail, []byte("koly")):
+		return "a DMG image"
+	}
+	return ""
 }
 
 const (
 	convertRemedy    = "convert it with qemu-img convert -O qcow2"
-	decompressRemedy = "compressed images are not served, publish it decompressed and set spec.image.checksum to the digest of that file"
+	decompressRemedy = "publish the disk image in it, as it is or compressed once by xz, zstd or gzip"
 )
 
 // foreign lists the formats that are not served by what stands at an offset. It holds at least every format that
@@ -81,6 +141,7 @@ var foreign = []struct {
 	{0, "\x28\xb5\x2f\xfd", "compressed with zstd", decompressRemedy},
 	{0, "BZh", "compressed with bzip2", decompressRemedy},
 	{0, "\x04\x22\x4d\x18", "compressed with lz4", decompressRemedy},
+	{0, "LZIP", "compressed with lzip", decompressRemedy},
 	{0, "PK\x03\x04", "a zip archive", decompressRemedy},
 	{0, "7z\xbc\xaf\x27\x1c", "a 7z archive", decompressRemedy},
 	{257, "ustar", "a tar archive", "publish the disk image in it by itself"},

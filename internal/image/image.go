@@ -50,12 +50,12 @@ type Info struct {
 
 // Source is where an image comes from.
 type Source struct {
-	// URL is an http or https URL of the image file.
+	// URL is an https URL of the image file, or an http URL where Policy allows it.
 	URL string
-	// SHA256 is the digest of the file as 64 lower-case hexadecimal digits; see ParseChecksum.
+	// SHA256 is the digest of the file, as it is downloaded, as 64 lower-case hexadecimal digits; see ParseChecksum.
 	SHA256 string
-	// MaxBytes limits the length of the file; 0 is no limit but the pool's free space.
-	MaxBytes int64
+	// Policy says what is allowed.
+	Policy Policy
 }
 
 var sha256Pattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -72,7 +72,15 @@ func ParseChecksum(checksum string) (string, error) {
 // VolumeName is the name of the volume that holds the image with this digest.
 func VolumeName(sha256 string) string { return "image-" + sha256 }
 
-func markerName(sha256 string) string { return VolumeName(sha256) + ".verified" }
+// DigestOf is the digest of the image that a volume of this name holds. False for a name that isn't an image's.
+func DigestOf(volume string) (sha256 string, ok bool) {
+	digest, ok := strings.CutPrefix(volume, VolumeName(""))
+	return digest, ok && sha256Pattern.MatchString(digest)
+}
+
+const markerSuffix = ".verified"
+
+func markerName(sha256 string) string { return VolumeName(sha256) + markerSuffix }
 
 // validate returns the URL, parsed.
 func (s Source) validate() (*url.URL, error) {
@@ -81,7 +89,7 @@ func (s Source) validate() (*url.URL, error) {
 	}
 	location, err := url.Parse(s.URL)
 	if err != nil || location.Host == "" || (location.Scheme != "http" && location.Scheme != "https") {
-		return nil, fail(ReasonUnsupported, "spec.image.url must be an http or https URL")
+		return nil, fail(ReasonUnsupported, "spec.image.url must be an https URL")
 	}
 	return location, nil
 }
@@ -100,8 +108,12 @@ func Lookup(ctx context.Context, h *host.Host, pool, sha256 string) (Info, error
 }
 
 // LookupVolume returns a disk image that the host's administrator put into the pool. It costs one call. The error is
-// host.ErrNotFound if the volume or the pool does not exist.
+// host.ErrNotFound if the volume or the pool does not exist. An imported image can be named that way, too, and counts
+// only when it was imported completely.
 func LookupVolume(ctx context.Context, h *host.Host, pool, name string) (Info, error) {
+	if digest, ok := DigestOf(name); ok {
+		return Lookup(ctx, h, pool, digest)
+	}
 	vol, err := h.Volume(ctx, pool, name)
 	if errors.Is(err, host.ErrNotFound) {
 		return Info{}, fmt.Errorf("there is no volume %s in pool %s: upload it, or correct spec.image.volume: %w", name, pool, err)

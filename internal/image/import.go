@@ -28,8 +28,9 @@ import (
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
 )
 
-// Import brings the image that src names into the pool, unless it is there, and returns it. Only a file whose digest,
-// length and header are as they should be becomes an image; after a failure no volume is left. Imports of one digest
+// Import brings the image that src names into the pool, unless it is there, and returns it. A compressed file is
+// decompressed on the way. Only a file whose digest, length, header and tables are as they should be becomes an image;
+// after a failure no volume is left. Imports of one digest
 // into one pool must not overlap. report is told how many bytes have come.
 //
 // The error is an *Error if the image or its storage is at fault, and wraps the host's errors otherwise.
@@ -62,7 +63,7 @@ func (i importer) run(ctx context.Context) (Info, error) {
 		return Info{}, err
 	}
 
-	file, err := openURL(ctx, location, i.source.MaxBytes, i.patience)
+	file, err := openURL(ctx, location, i.source.Policy, i.patience)
 	if err != nil {
 		return Info{}, err
 	}
@@ -70,19 +71,35 @@ func (i importer) run(ctx context.Context) (Info, error) {
 	if file.length > free {
 		return Info{}, failWith(host.ErrNoSpace, ReasonStorageFailed, "the image at spec.image.url %s has %d bytes, but storage pool %s has only %d free: free space, or set LibvirtHost spec.storage.imagePool to another pool", file.place, file.length, i.pool, free)
 	}
-	head := make([]byte, min(headLength, file.length))
-	if _, err := io.ReadFull(file, head); err != nil {
-		return Info{}, err
-	}
-	found, err := inspect(head, file.length)
+	from, err := newContent(newVerifier(file, file.place, i.source.SHA256, file.length, i.report), min(i.source.Policy.maxFile(), free))
 	if err != nil {
 		return Info{}, err
+	}
+	defer from.Close()
+	head, err := from.head()
+	if err != nil {
+		return Info{}, err
+	}
+	found, err := inspect(head)
+	if err != nil {
+		return Info{}, err
+	}
+	if err := found.fits(i.source.Policy.maxDisk()); err != nil {
+		return Info{}, err
+	}
+	length := int64(host.UntilEnd)
+	if from.compression == "" {
+		// All is known before anything is written.
+		length = file.length
+		if found, err = i.complete(found, length, nil); err != nil {
+			return Info{}, err
+		}
 	}
 
 	if err := i.remove(ctx); err != nil { // what a crash left behind
 		return Info{}, err
 	}
-	info, err = i.store(ctx, file, head, found)
+	info, err = i.store(ctx, from, head, found, length)
 	if err != nil {
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), i.patience.call)
 		defer cancel()
@@ -102,35 +119,80 @@ func (i importer) freeSpace(ctx context.Context) (int64, error) {
 	return pool.AvailableBytes, err
 }
 
-// store streams the file into the image's volume and marks it when all is verified.
-func (i importer) store(ctx context.Context, file *download, head []byte, found header) (Info, error) {
+// complete judges an image that is so long and ends so.
+func (i importer) complete(found header, length int64, tail []byte) (header, error) {
+	found, err := found.complete(length, tail)
+	if err != nil {
+		return header{}, err
+	}
+	return found, found.fits(i.source.Policy.maxDisk())
+}
+
+// store streams the content into the image's volume and marks it when all is verified. length is host.UntilEnd when it is
+// known only at the end.
+func (i importer) store(ctx context.Context, from *content, head []byte, found header, length int64) (Info, error) {
 	name := VolumeName(i.source.SHA256)
-	if err := i.create(ctx, name, file.length); err != nil {
+	// A volume grows with what is written to it.
+	if err := i.create(ctx, name, max(length, 0)); err != nil {
 		return Info{}, err
 	}
-
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	content := newVerifier(io.MultiReader(bytes.NewReader(head), file), file.place, i.source.SHA256, file.length, i.report)
-	slow := time.AfterFunc(i.patience.storage, func() { cancel(errStorageStalled) })
-	defer slow.Stop()
-	err := i.host.UploadVolume(ctx, i.pool, name, file.length, rearm{content, slow, i.patience.storage})
-	switch {
-	case content.err != nil:
-		return Info{}, content.err
-	case err != nil && errors.Is(context.Cause(ctx), errStorageStalled):
-		return Info{}, failWith(err, ReasonStorageFailed, "storage pool %s has taken nothing for %s, look at the host's storage", i.pool, i.patience.storage)
-	case err != nil:
-		return Info{}, i.storageFailed(err)
-	case !content.verified:
-		return Info{}, fail(ReasonStorageFailed, "the host has stored %d of the image's %d bytes and reported success", content.done, file.length)
+	if err := i.upload(ctx, name, from, head, length); err != nil {
+		return Info{}, err
 	}
-
+	found, err := i.complete(found, from.done, from.tail)
+	if err != nil {
+		return Info{}, err
+	}
 	info, err := i.settled(ctx, name, found)
 	if err != nil {
 		return Info{}, err
 	}
+	if found.format == FormatQCOW2 {
+		if err := found.checkTables(from.done, i.volumeReader(ctx, name)); err != nil {
+			return Info{}, i.unlessRefused(err)
+		}
+	}
 	return info, i.create(ctx, markerName(i.source.SHA256), 0)
+}
+
+// upload writes the content to a volume. Of it, head was read already.
+func (i importer) upload(ctx context.Context, name string, from *content, head []byte, length int64) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	slow := time.AfterFunc(i.patience.storage, func() { cancel(errStorageStalled) })
+	defer slow.Stop()
+	err := i.host.UploadVolume(ctx, i.pool, name, length, rearm{io.MultiReader(bytes.NewReader(head), from), slow, i.patience.storage})
+	switch {
+	case from.err != nil && !errors.Is(from.err, io.EOF):
+		return from.err
+	case err != nil && errors.Is(context.Cause(ctx), errStorageStalled):
+		return failWith(err, ReasonStorageFailed, "storage pool %s has taken nothing for %s, look at the host's storage", i.pool, i.patience.storage)
+	case err != nil:
+		return i.storageFailed(err)
+	case !from.complete:
+		return fail(ReasonStorageFailed, "the host has stored %d of the image's bytes and reported success before the end", from.done)
+	}
+	return nil
+}
+
+// volumeReader reads back what was stored.
+func (i importer) volumeReader(ctx context.Context, name string) readRange {
+	return func(offset, n int64) ([]byte, error) {
+		var data bytes.Buffer
+		_, err := bounded(ctx, i.patience.storage, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, i.host.DownloadVolume(ctx, i.pool, name, &data, offset, n)
+		})
+		return data.Bytes(), err
+	}
+}
+
+// unlessRefused tells a finding in the image from trouble with the host.
+func (i importer) unlessRefused(err error) error {
+	var refused *Error
+	if errors.As(err, &refused) {
+		return err
+	}
+	return i.storageFailed(err)
 }
 
 var errStorageStalled = errors.New("the host's storage has stalled")

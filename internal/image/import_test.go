@@ -103,7 +103,7 @@ func virsh(t *testing.T, private *privatehost.Host, args ...string) {
 }
 
 func importInto(h *host.Host, pool, url, digest string, report func(done, total int64)) importer {
-	return importer{host: h, pool: pool, source: Source{URL: url, SHA256: digest}, report: report, patience: hurried}
+	return importer{host: h, pool: pool, source: Source{URL: url, SHA256: digest, Policy: local}, report: report, patience: hurried}
 }
 
 func silent(int64, int64) {}
@@ -146,7 +146,7 @@ func TestImport(t *testing.T) {
 			}
 
 			done := int64(0)
-			got, err := Import(t.Context(), h, imagePool, Source{URL: base + "/disk", SHA256: digest}, func(d, total int64) {
+			got, err := Import(t.Context(), h, imagePool, Source{URL: base + "/disk", SHA256: digest, Policy: local}, func(d, total int64) {
 				if d < done || total != int64(len(content)) {
 					t.Errorf("progress went from %d to %d of %d", done, d, total)
 				}

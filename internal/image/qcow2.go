@@ -54,8 +54,10 @@ const (
 
 var qcow2Magic = []byte("QFI\xfb")
 
-// inspectQCOW2 reads a qcow2 header, versions 2 and 3. Numbers in it are big endian.
-func inspectQCOW2(head []byte, length int64) (header, error) {
+// inspectQCOW2 reads a qcow2 header, versions 2 and 3. Numbers in it are big endian. A head that is too short is the whole
+// file.
+func inspectQCOW2(head []byte) (header, error) {
+	length := int64(len(head))
 	if len(head) < v2HeaderLength {
 		return header{}, truncated("its header", v2HeaderLength, length)
 	}
@@ -83,7 +85,7 @@ func inspectQCOW2(head []byte, length int64) (header, error) {
 		return header{}, fail(ReasonHostileImage, "the qcow2 image at spec.image.url is a disk of no size: publish an installed disk image")
 	}
 	if size > maxVirtualSize {
-		return header{}, tooLargeDisk(size)
+		return header{}, tooLargeDisk(size, maxVirtualSize)
 	}
 
 	headerLength, refcountOrder, features := uint64(v2HeaderLength), uint32(4), uint64(0)
@@ -130,33 +132,58 @@ func inspectQCOW2(head []byte, length int64) (header, error) {
 		return header{}, nonsense("it claims %d snapshots", snapshots)
 	}
 
-	tables := []table{{"its L1 table", l1Offset, l1Entries * 8}, {"its refcount table", refcountOffset, refcountBytes}}
+	found := layout{
+		cluster: cluster, l2Entry: entryBytes,
+		l1:        table{"its L1 table", l1Offset, l1Entries * 8},
+		refcounts: table{"its refcount table", refcountOffset, refcountBytes},
+	}
 	if snapshots > 0 {
 		const smallestSnapshot = 40
-		tables = append(tables, table{"its snapshot table", snapshotOffset, uint64(snapshots) * smallestSnapshot})
+		found.snapshots = table{"its snapshot table", snapshotOffset, uint64(snapshots) * smallestSnapshot}
 	}
-	for _, t := range tables {
-		if err := t.check(cluster, uint64(length)); err != nil {
-			return header{}, err
+	for _, t := range found.tables() {
+		if t.offset == 0 || t.offset%cluster != 0 || t.offset > 1<<62 {
+			return header{}, nonsense("%s is said to begin at byte %d", t.what, t.offset)
 		}
 	}
-	return header{format: FormatQCOW2, virtualSize: int64(size)}, nil
+	return header{format: FormatQCOW2, virtualSize: int64(size), qcow2: found}, nil
+}
+
+// layout is where a qcow2 header says that the parts of the file are.
+type layout struct {
+	// cluster is the size of a cluster and l2Entry that of an entry in an L2 table, in bytes.
+	cluster, l2Entry uint64
+	// snapshots is the zero table when there are none.
+	l1, refcounts, snapshots table
+}
+
+func (l layout) tables() []table {
+	tables := []table{l.l1, l.refcounts}
+	if l.snapshots.bytes > 0 {
+		tables = append(tables, l.snapshots)
+	}
+	return tables
+}
+
+// check refuses a file that ends before what its header points at, or in which two tables overlap.
+func (l layout) check(length int64) error {
+	for k, t := range l.tables() {
+		if t.offset+t.bytes > uint64(length) {
+			return truncated(t.what, t.offset+t.bytes, length)
+		}
+		for _, other := range l.tables()[:k] {
+			if t.offset < other.offset+other.bytes && other.offset < t.offset+t.bytes {
+				return nonsense("%s and %s are in the same place", other.what, t.what)
+			}
+		}
+	}
+	return nil
 }
 
 // table is a part of the file that the header points at.
 type table struct {
 	what          string
 	offset, bytes uint64
-}
-
-func (t table) check(cluster, length uint64) error {
-	if t.offset == 0 || t.offset%cluster != 0 || t.offset > 1<<62 {
-		return nonsense("%s is said to begin at byte %d", t.what, t.offset)
-	}
-	if t.offset+t.bytes > length {
-		return truncated(t.what, t.offset+t.bytes, int64(length))
-	}
-	return nil
 }
 
 func checkFeatures(features uint64) error {
@@ -208,6 +235,6 @@ func externalData() error {
 	return fail(ReasonHostileImage, "the qcow2 image at spec.image.url keeps its data in another file, which would be looked up on the host: publish it flattened by qemu-img convert -O qcow2")
 }
 
-func tooLargeDisk(size uint64) error {
-	return fail(ReasonTooLarge, "the image at spec.image.url is a disk of %d bytes, more than the %d that are served: publish a smaller disk, the machine's is grown to spec.rootDisk.size anyway", size, uint64(maxVirtualSize))
+func tooLargeDisk(size uint64, most int64) error {
+	return fail(ReasonTooLarge, "the image at spec.image.url is a disk of %d bytes, more than the %d that are served: publish a smaller disk, the machine's is grown to spec.rootDisk.size anyway", size, most)
 }

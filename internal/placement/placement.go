@@ -30,10 +30,14 @@ type Candidate struct {
 	FailureDomain string
 	// Unusable is why nothing can be placed on the host now: all reasons. Empty when it can be used.
 	Unusable []string
+	// Withdrawn says that somebody took the host out of use, which is among the reasons of Unusable: it isn't waited for.
+	Withdrawn bool
 	// DomainTypes that the host claims to run.
 	DomainTypes []string
 	// Room is what the host has of each resource. Empty when that isn't known.
 	Room []Room
+	// Needs are what the machine takes of this host beside what it takes of any: space in its storage pools.
+	Needs []Need
 	// Siblings are the machines on the host that belong together with the one to be placed.
 	Siblings int
 }

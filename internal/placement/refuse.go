@@ -44,9 +44,11 @@ func refuse(candidate *Candidate, request *Request) []string {
 		reasons = append(reasons, fmt.Sprintf("doesn't run domains of type %s, only %s",
 			request.DomainType, strings.Join(candidate.DomainTypes, ", ")))
 	}
-	for _, need := range request.Needs {
+	for _, need := range slices.Concat(request.Needs, candidate.Needs) {
 		if room, ok := candidate.room(need.Resource); !ok || room.Free() < need.Amount {
-			reasons = append(reasons, lack(room, need))
+			if why := lack(room, need); !slices.Contains(reasons, why) {
+				reasons = append(reasons, why)
+			}
 		}
 	}
 	return reasons

@@ -16,7 +16,10 @@ limitations under the License.
 
 package placement
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Resource is something that a host has an amount of, which its machines share.
 type Resource string
@@ -32,6 +35,14 @@ const (
 	// DiskSpace is the space in bytes that is free in the disk pool now, whoever takes it.
 	DiskSpace Resource = "disk pool available"
 )
+
+// inPool stands between a resource of storage and the name of the pool, unless that is the disk pool.
+const inPool = " in pool "
+
+// In is the resource of another storage pool than the disk pool.
+func (r Resource) In(pool string) Resource {
+	return r + Resource(inPool+pool)
+}
 
 // Room is what a host has of a resource.
 type Room struct {
@@ -66,14 +77,22 @@ func (c *Candidate) room(resource Resource) (Room, bool) {
 // lack says that a host has too little of a resource.
 func lack(room Room, need Need) string {
 	free, needed := max(room.Free(), 0), need.Amount
-	switch need.Resource {
+	kind, name, extra := strings.Cut(string(need.Resource), inPool)
+	pool := "the disk pool"
+	if extra {
+		pool = "storage pool " + name
+		if room.Resource == "" {
+			return fmt.Sprintf("has no %s among spec.storage.extraDiskPools", pool)
+		}
+	}
+	switch Resource(kind) {
 	case VCPUs:
 		return fmt.Sprintf("has %d vCPUs free of %d, needs %d", free, max(room.Capacity, 0), needed)
 	case DiskPromise:
-		return fmt.Sprintf("has %s of the disk pool left to promise of %s, needs %s",
-			mebibytes(free), mebibytes(room.Capacity), mebibytes(needed))
+		return fmt.Sprintf("has %s of %s left to promise of %s, needs %s",
+			mebibytes(free), pool, mebibytes(room.Capacity), mebibytes(needed))
 	case DiskSpace:
-		return fmt.Sprintf("has %s available in the disk pool, needs %s", mebibytes(free), mebibytes(needed))
+		return fmt.Sprintf("has %s available in %s, needs %s", mebibytes(free), pool, mebibytes(needed))
 	default:
 		return fmt.Sprintf("has %s of %s free of %s, needs %s",
 			mebibytes(free), need.Resource, mebibytes(room.Capacity), mebibytes(needed))

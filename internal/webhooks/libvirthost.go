@@ -20,6 +20,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -56,12 +57,30 @@ func (hostValidator) ValidateUpdate(_ context.Context, before, after *infrav1.Li
 	}
 	found := validateHost(after.Spec)
 	machines := ptr.Deref(before.Status.Machines, 0)
-	if machines > 0 && withDefaults(before.Spec.Storage) != withDefaults(after.Spec.Storage) {
+	if machines > 0 && !stillThere(withDefaults(before.Spec.Storage), withDefaults(after.Spec.Storage)) {
 		found = append(found, field.Forbidden(field.NewPath("spec", "storage"), fmt.Sprintf(
 			"can't be changed while the disks of machines are in the pools it names: delete the %d LibvirtMachines on the host first, or create another LibvirtHost",
 			machines)))
 	}
+	found = append(found, validateRetained(before.Status.RetainedDisks, withDefaults(after.Spec.Storage))...)
 	return warnHost(after.Spec), invalid("LibvirtHost", after.Name, found)
+}
+
+// stillThere tells whether all pools are what they were. There may be more.
+func stillThere(before, after infrav1.HostStorage) bool {
+	missing := slices.ContainsFunc(before.ExtraDiskPools, func(pool string) bool { return !slices.Contains(after.ExtraDiskPools, pool) })
+	return !missing && before.ImagePool == after.ImagePool && before.DiskPool == after.DiskPool && before.SeedPool == after.SeedPool
+}
+
+// validateRetained refuses to lose sight of retained disks: their slots would be made a second time.
+func validateRetained(disks []infrav1.RetainedDisk, storage infrav1.HostStorage) field.ErrorList {
+	for _, disk := range disks {
+		if disk.Pool != storage.DiskPool && !slices.Contains(storage.ExtraDiskPools, disk.Pool) {
+			return field.ErrorList{field.Forbidden(field.NewPath("spec", "storage", "extraDiskPools"), fmt.Sprintf(
+				"must have %s as long as retained disks are there, which status.retainedDisks lists: delete them first, or add the pool", disk.Pool))}
+		}
+	}
+	return nil
 }
 
 // warnHost tells of what is allowed and dangerous.
@@ -111,9 +130,9 @@ func credentialsRemedy(uri hosturi.URI) string {
 // validateStorage checks pools to which the defaults were applied.
 func validateStorage(storage infrav1.HostStorage, path *field.Path) field.ErrorList {
 	var found field.ErrorList
-	if storage.SeedPool == storage.ImagePool || storage.SeedPool == storage.DiskPool {
+	if storage.SeedPool == storage.ImagePool || storage.SeedPool == storage.DiskPool || slices.Contains(storage.ExtraDiskPools, storage.SeedPool) {
 		found = append(found, field.Invalid(path.Child("seedPool"), storage.SeedPool,
-			"must not be the imagePool or the diskPool, because libvirt refreshes a whole pool after each upload into it: name a pool of its own, it is created when it doesn't exist"))
+			"must not be the imagePool or a pool for disks, because libvirt refreshes a whole pool after each upload into it: name a pool of its own, it is created when it doesn't exist"))
 	}
 	return found
 }

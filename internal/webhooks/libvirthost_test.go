@@ -28,7 +28,7 @@ import (
 )
 
 func TestHostCreate(t *testing.T) {
-	const ownPool = "must not be the imagePool or the diskPool, because libvirt refreshes a whole pool after each upload into it: name a pool of its own, it is created when it doesn't exist"
+	const ownPool = "must not be the imagePool or a pool for disks, because libvirt refreshes a whole pool after each upload into it: name a pool of its own, it is created when it doesn't exist"
 	for _, tt := range []struct {
 		name  string
 		edits []edit
@@ -98,9 +98,27 @@ func TestHostCreate(t *testing.T) {
 			want: []string{`spec.storage.seedPool: Invalid value: "capi-seeds": ` + ownPool},
 		},
 		{
+			name: "seeds among the extra disks", edits: []edit{set("spec.storage", "{extraDiskPools: [ssd, capi-seeds]}")},
+			want: []string{`spec.storage.seedPool: Invalid value: "capi-seeds": ` + ownPool},
+		},
+		{
+			name: "a path for an extra pool", edits: []edit{set("spec.storage.extraDiskPools", "[../images]")},
+			want: []string{`spec.storage.extraDiskPools[0]: Invalid value: "../images": spec.storage.extraDiskPools[0] in body should match '^[A-Za-z0-9][A-Za-z0-9_.-]*$'`},
+		},
+		{
 			name: "a path for a pool", edits: []edit{set("spec.storage.diskPool", "../images")},
 			want: []string{`spec.storage.diskPool: Invalid value: "../images": spec.storage.diskPool in body should match '^[A-Za-z0-9][A-Za-z0-9_.-]*$'`},
 		},
+		{
+			name: "images that are deleted and kept", edits: []edit{set("spec.images", "{unusedPolicy: Keep, deleteAfterHours: 24}")},
+			want: []string{"spec.images: Invalid value: deleteAfterHours means nothing while unusedPolicy is Keep: remove one of them"},
+		},
+		{
+			name: "images that are deleted at once", edits: []edit{set("spec.images.deleteAfterHours", "-1")},
+			want: []string{`spec.images.deleteAfterHours: Invalid value: -1: spec.images.deleteAfterHours in body should be greater than or equal to 1`},
+		},
+		{name: "images that are kept", edits: []edit{set("spec.images.unusedPolicy", "Keep")}},
+		{name: "images that are deleted after a day", edits: []edit{set("spec.images", "{unusedPolicy: Delete, deleteAfterHours: 24}")}},
 		{
 			name: "less than nothing kept free", edits: []edit{set("spec.reserved.memory", "-1Gi")},
 			want: []string{`spec.reserved.memory: Invalid value: "-1Gi": must not be negative: use 0 to keep nothing free`},
@@ -141,12 +159,26 @@ func TestHostCreate(t *testing.T) {
 
 func TestHostUpdate(t *testing.T) {
 	const inUse = "can't be changed while the disks of machines are in the pools it names: delete the 3 LibvirtMachines on the host first, or create another LibvirtHost"
+	ssd := []edit{set("spec.storage.extraDiskPools", "[ssd]")}
+	onSSD := []infrav1.RetainedDisk{{Pool: "ssd", Volume: "capl-slot-0f3a9c4e5b6d7081-0-brick_home.web.db.qcow2"}}
 	for _, tt := range []struct {
 		name     string
 		machines int32
+		before   []edit
+		retained []infrav1.RetainedDisk
 		edits    []edit
 		want     []string
 	}{
+		{name: "one more pool of a host in use", machines: 3, before: ssd, edits: []edit{set("spec.storage.extraDiskPools", "[hdd, ssd]")}},
+		{
+			name: "a pool less of a host in use", machines: 3, before: ssd, edits: []edit{set("spec.storage.extraDiskPools", "[hdd]")},
+			want: []string{"spec.storage: Forbidden: " + inUse},
+		},
+		{name: "a pool with retained disks that goes on as another", before: ssd, retained: onSSD, edits: []edit{set("spec.storage", "{diskPool: ssd}")}},
+		{
+			name: "a pool with retained disks less", before: ssd, retained: onSSD, edits: []edit{unset("spec.storage.extraDiskPools")},
+			want: []string{"spec.storage.extraDiskPools: Forbidden: must have ssd as long as retained disks are there, which status.retainedDisks lists: delete them first, or add the pool"},
+		},
 		{name: "cordon a host in use", machines: 3, edits: []edit{set("spec.scheduling", "Disabled")}},
 		{name: "another address of a host in use", machines: 3, edits: []edit{set("spec.uri", "qemu+libssh2://root@203.0.113.12/system")}},
 		{name: "other pools of an empty host", edits: []edit{set("spec.storage.diskPool", "fast")}},
@@ -162,22 +194,22 @@ func TestHostUpdate(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			created := host(t)
+			created := host(t, tt.before...)
 			check(t, api.Create(t.Context(), created))
-			setMachines(t, created, tt.machines)
+			setUse(t, created, tt.machines, tt.retained)
 			check(t, api.Update(t.Context(), change(created, tt.edits...)), tt.want...)
 		})
 	}
 }
 
-// setMachines writes status.machines as the controller does, and brings the object up to date.
-func setMachines(t *testing.T, u *unstructured.Unstructured, machines int32) {
+// setUse writes status.machines and status.retainedDisks as the controller does, and brings the object up to date.
+func setUse(t *testing.T, u *unstructured.Unstructured, machines int32, retained []infrav1.RetainedDisk) {
 	t.Helper()
 	var typed infrav1.LibvirtHost
 	if err := api.Get(t.Context(), client.ObjectKeyFromObject(u), &typed); err != nil {
 		t.Fatal(err)
 	}
-	typed.Status.Machines = ptr.To(machines)
+	typed.Status.Machines, typed.Status.RetainedDisks = ptr.To(machines), retained
 	if err := api.Status().Update(t.Context(), &typed); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ limitations under the License.
 package webhooks
 
 import (
+	"slices"
 	"testing"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -101,7 +102,43 @@ func TestMachineCreate(t *testing.T) {
 		},
 		{
 			name: "a cache mode that isn't served", edits: []edit{set("spec.rootDisk.cache", "Writeback")},
-			want: []string{`spec.rootDisk.cache: Unsupported value: "Writeback": supported values: "None", "Unsafe"`},
+			want: []string{`spec.rootDisk.cache: Unsupported value: "Writeback": supported values: "None", "WriteThrough", "WriteBack", "Unsafe"`},
+		},
+		{name: "a root disk with everything", edits: []edit{set("spec.rootDisk", "{size: 20Gi, pool: ssd, cache: WriteBack, discard: Ignore}")}},
+		{name: "data disks", edits: []edit{set("spec.dataDisks", "[{name: a, size: 1Mi}, {name: b, size: 50Gi, pool: ssd, serial: BRICK_1.x-y, bus: SCSI, "+
+			"ioThread: Dedicated, cache: WriteThrough, discard: Unmap, reclaimPolicy: Retain}, {name: root, size: 1Gi, serial: data}]")}},
+		{name: "a data disk without a size", edits: []edit{set("spec.dataDisks", "[{name: a}]")}, want: []string{"spec.dataDisks[0].size: Required value"}},
+		{
+			name: "a data disk that is too small", edits: []edit{set("spec.dataDisks", "[{name: a, size: 50Ki}]")},
+			want: []string{`spec.dataDisks[0].size: Invalid value: "50Ki": size must be a quantity of at least 1Mi, for example 50Gi`},
+		},
+		{
+			name: "a data disk of a size in words", edits: []edit{set("spec.dataDisks", "[{name: a, size: large}]")},
+			want: []string{`spec.dataDisks[0].size: Invalid value: "large": size must be a quantity of at least 1Mi, for example 50Gi`},
+		},
+		{
+			name: "a data disk with a name for people", edits: []edit{set("spec.dataDisks", "[{name: My Data, size: 1Gi}]")},
+			want: []string{`spec.dataDisks[0].name: Invalid value: "My Data": name must consist of lower-case letters, digits and dashes, and neither begin nor end with a dash, for example brick`},
+		},
+		{
+			name: "a serial of 21 bytes", edits: []edit{set("spec.dataDisks", "[{name: a, size: 1Gi, serial: a23456789012345678901}]")},
+			want: []string{"spec.dataDisks[0].serial: Too long: may not be more than 20 bytes"},
+		},
+		{
+			name: "two data disks of one name", edits: []edit{set("spec.dataDisks", "[{name: a, size: 1Gi, serial: b}, {name: a, size: 1Gi, serial: c}]")},
+			want: []string{`spec.dataDisks[1]: Duplicate value: {"name":"a"}`},
+		},
+		{
+			name: "two data disks of one serial", edits: []edit{set("spec.dataDisks", "[{name: a, size: 1Gi, serial: b}, {name: b, size: 1Gi}]")},
+			want: []string{"spec.dataDisks: Invalid value: two dataDisks have the same serial, which is the name when unset: set another serial"},
+		},
+		{
+			name: "a data disk with the serial of the root disk", edits: []edit{set("spec.dataDisks", "[{name: root, size: 1Gi}]")},
+			want: []string{"spec.dataDisks[0]: Invalid value: root is the serial of the root disk: set another serial or name"},
+		},
+		{
+			name: "a slot of its own", edits: []edit{set("spec.slot", "{set: MachineDeployment/db, number: 0}")},
+			want: []string{"<nil>: Invalid value: spec.slot is set by the provider together with spec.providerID: remove it"},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -117,7 +154,14 @@ func TestMachineUpdate(t *testing.T) {
 		address = "<nil>: Invalid value: spec.address can't be changed or removed once it is set, because certificates and other nodes know it: delete the Machine to have it made anew"
 		shape   = "<nil>: Invalid value: spec.vcpus, spec.memory, spec.image, spec.rootDisk and spec.domainType can't be changed on an existing machine: make a new LibvirtMachineTemplate and name it in the MachineDeployment or the control plane, which rolls out new machines"
 	)
+	const (
+		disks = "<nil>: Invalid value: spec.dataDisks can't be changed on an existing machine: make a new LibvirtMachineTemplate and name it in the MachineDeployment or the control plane, which rolls out new machines"
+		root  = "<nil>: Invalid value: spec.rootDisk can't be changed on an existing machine: make a new LibvirtMachineTemplate and name it in the MachineDeployment or the control plane, which rolls out new machines"
+		slot  = "<nil>: Invalid value: spec.slot can't be changed or removed once it is set, because the machine's disks and host name belong to it: delete the Machine to have it made anew"
+	)
 	placed := []edit{set("spec.hostName", "kvm1"), set("spec.providerID", providerID)}
+	two := []edit{set("spec.dataDisks", "[{name: a, size: 1Gi, bus: SCSI}, {name: b, size: 2Gi, reclaimPolicy: Retain}]")}
+	slotted := append(slices.Clone(placed), set("spec.slot", "{set: MachineDeployment/db, number: 0}"))
 	for _, tt := range []struct {
 		name          string
 		before, after []edit
@@ -137,6 +181,18 @@ func TestMachineUpdate(t *testing.T) {
 		{name: "another host", before: placed, after: []edit{set("spec.hostName", "kvm2")}, want: []string{place}},
 		{name: "another host, without word of where the domain was", before: placed, after: []edit{set("spec.hostName", "kvm2"), set("spec.migratedFrom", "kvm3")}, want: []string{place}},
 		{name: "another host after a migration", before: placed, after: []edit{set("spec.hostName", "kvm2"), set("spec.migratedFrom", "kvm1")}},
+		{name: "a slot, once", before: placed, after: []edit{set("spec.slot", "{set: MachineDeployment/db, number: 0}")}},
+		{name: "another slot", before: slotted, after: []edit{set("spec.slot.number", "1")}, want: []string{slot}},
+		{name: "no slot any more", before: slotted, after: []edit{unset("spec.slot")}, want: []string{slot}},
+		{name: "the same data disks in other words", before: two, after: []edit{set("spec.dataDisks", "[{name: b, size: 2048Mi, reclaimPolicy: Retain}, {name: a, size: 1024Mi, bus: SCSI}]")}},
+		{name: "a larger data disk", before: two, after: []edit{set("spec.dataDisks", "[{name: a, size: 3Gi, bus: SCSI}, {name: b, size: 2Gi, reclaimPolicy: Retain}]")}, want: []string{disks}},
+		{name: "a data disk that isn't retained any more", before: two, after: []edit{set("spec.dataDisks", "[{name: a, size: 1Gi, bus: SCSI}, {name: b, size: 2Gi}]")}, want: []string{disks}},
+		{name: "a data disk with its default written out", before: two, after: []edit{set("spec.dataDisks", "[{name: a, size: 1Gi, bus: SCSI, cache: None}, {name: b, size: 2Gi, reclaimPolicy: Retain}]")}, want: []string{disks}},
+		{name: "a data disk less", before: two, after: []edit{set("spec.dataDisks", "[{name: a, size: 1Gi, bus: SCSI}]")}, want: []string{disks}},
+		{name: "no data disk any more", before: two, after: []edit{unset("spec.dataDisks")}, want: []string{disks}},
+		{name: "a data disk where none was", after: two, want: []string{disks}},
+		{name: "another pool of the root disk", after: []edit{set("spec.rootDisk.pool", "ssd")}, want: []string{root}},
+		{name: "another discard of the root disk", before: []edit{set("spec.rootDisk.discard", "Unmap")}, after: []edit{unset("spec.rootDisk.discard")}, want: []string{root}},
 		{name: "more CPUs", after: []edit{set("spec.vcpus", "4")}, want: []string{shape}},
 		{name: "more memory", after: []edit{set("spec.memory", "8Gi")}, want: []string{shape}},
 		{name: "another image", after: []edit{set("spec.image", "{volume: node.qcow2}")}, want: []string{shape}},

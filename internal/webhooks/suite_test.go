@@ -38,6 +38,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/image"
 )
 
 // api is a client of a real API server that has our CRDs and calls our webhooks.
@@ -93,7 +94,7 @@ func run(m *testing.M) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := Setup(mgr); err != nil {
+	if err := Setup(mgr, image.Policy{}); err != nil {
 		return 0, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -60,12 +60,30 @@ func TestTemplateCreate(t *testing.T) {
 			template: machineTemplate(t, set("spec.template.spec.address", "10.100.0.10")),
 			want:     []string{"spec.template.spec.address: Forbidden: is the address of one machine: remove it from the template"},
 		},
+		{
+			name:     "one slot for several machines",
+			template: machineTemplate(t, set("spec.template.spec.slot", "{set: MachineDeployment/db, number: 0}")),
+			want:     []string{"spec.template.spec.slot: Forbidden: is the place of one machine in its set: remove it from the template"},
+		},
+		{name: "machines with data disks", template: machineTemplate(t, set("spec.template.spec.dataDisks", "[{name: brick, size: 50Gi, reclaimPolicy: Retain}]"))},
 		{name: "clusters on a bridge", template: clusterTemplate(t, unset("spec.template.spec.controlPlaneEndpoint"), set("spec.template.spec.network",
 			"{managementPolicy: Existing, bridge: br0, cidr: 192.168.1.0/24, nodeRange: 192.168.1.100-192.168.1.149, gateway: 192.168.1.1, nameservers: [192.168.1.1]}"))},
 		{
 			name:     "a label that can't be one",
 			template: machineTemplate(t, set("spec.template.metadata", `{labels: {"a b": web}}`)),
 			want:     []string{`spec.template.metadata.labels: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')`},
+		},
+		{
+			name:     "an image by http",
+			template: machineTemplate(t, set("spec.template.spec.image.url", "http://images.example.org/node.qcow2")),
+			want: []string{"spec.template.spec.image.url: Invalid value: images come by https only: serve it by https, " +
+				"or have the administrator start the manager with --image-allow-http"},
+		},
+		{
+			name:     "an image from within",
+			template: machineTemplate(t, set("spec.template.spec.image.url", "https://169.254.169.254/node.qcow2")),
+			want: []string{"spec.template.spec.image.url: Invalid value: it leads to a link-local address, from where no images are taken: " +
+				"publish the image at a public address, or have the administrator name the network in the manager's --image-allowed-cidrs"},
 		},
 		{
 			name:     "an image without a checksum",

@@ -27,15 +27,16 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/image"
 )
 
-// Setup registers all webhooks with the manager.
-func Setup(mgr ctrl.Manager) error {
+// Setup registers all webhooks with the manager. Images that the policy forbids are refused.
+func Setup(mgr ctrl.Manager, images image.Policy) error {
 	for kind, setup := range map[string]func(ctrl.Manager) error{
 		"LibvirtHost":            setupHost,
 		"LibvirtCluster":         setupCluster,
 		"LibvirtClusterTemplate": setupClusterTemplate,
-		"LibvirtMachineTemplate": setupMachineTemplate,
+		"LibvirtMachineTemplate": func(mgr ctrl.Manager) error { return setupMachineTemplate(mgr, images) },
 	} {
 		if err := setup(mgr); err != nil {
 			return fmt.Errorf("setting up the webhook for %s: %w", kind, err)

@@ -47,7 +47,7 @@ var used = map[string]string{
 	"cluster.x-k8s.io/machines":                              "get list watch",
 	// The names of owners for the log.
 	"cluster.x-k8s.io/machinesets": "get list watch",
-	// What is reported of templates, of which the CRD migrator uses the right to patch.
+	// What is reported of templates, whose images aren't removed from a host. The CRD migrator uses the right to patch.
 	"infrastructure.cluster.x-k8s.io/libvirtmachinetemplates":        "get list patch watch",
 	"infrastructure.cluster.x-k8s.io/libvirtmachinetemplates/status": "patch",
 	// The CRD migrator moves stored objects to the newest version of the API.

@@ -175,7 +175,10 @@ func TestTopology(t *testing.T) {
 	})
 
 	t.Run("a change of the workers' size makes a new template for them", func(t *testing.T) {
-		must(t, m.setVariable("demo", "worker", func(value map[string]any) { value["memory"] = "6Gi" }))
+		must(t, m.setVariable("demo", "worker", func(value map[string]any) {
+			value["memory"] = "6Gi"
+			value["dataDisks"] = []any{map[string]any{"name": "brick", "size": "50Gi", "reclaimPolicy": "Retain"}}
+		}))
 		eventually(t, "the workers have another template", func() error {
 			now, err := m.read("demo")
 			switch {
@@ -183,6 +186,9 @@ func TestTopology(t *testing.T) {
 				return err
 			case now.workerVM.Name == first.workerVM.Name:
 				return errors.New("it is the same")
+			}
+			if disks := now.workerVM.Spec.Template.Spec.DataDisks; len(disks) != 1 || disks[0].Name != "brick" || disks[0].ReclaimPolicy != infrav1.DiskReclaimPolicyRetain {
+				t.Errorf("The data disks of the new template are %+v", disks)
 			}
 			if want := resource.MustParse("6Gi"); now.workerVM.Spec.Template.Spec.Memory.Cmp(want) != 0 || now.workerVM.Spec.Template.Spec.VCPUs != 1 {
 				t.Errorf("The new template is %+v", now.workerVM.Spec.Template.Spec)

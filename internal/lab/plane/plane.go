@@ -83,11 +83,14 @@ type Provider struct {
 	Version string `json:"version"`
 }
 
-// DefaultVariables hold where Options.Variables says nothing: ClusterClass is on, and a join token
-// outlives the boot of an emulated machine.
+// DefaultVariables hold where Options.Variables says nothing: ClusterClass is on, a join token
+// outlives the boot of an emulated machine, and images are served by this machine: on loopback or on
+// its links to private hosts.
 var DefaultVariables = map[string]string{
 	"CLUSTER_TOPOLOGY":            "true",
 	"KUBEADM_BOOTSTRAP_TOKEN_TTL": "60m",
+	"CAPL_IMAGE_ALLOW_HTTP":       "true",
+	"CAPL_IMAGE_ALLOWED_CIDRS":    "127.0.0.0/8,198.18.0.0/15",
 }
 
 // stockProviders are Cluster API's own.
