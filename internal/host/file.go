@@ -77,7 +77,7 @@ func (h *Host) DownloadFile(ctx context.Context, file string, w io.Writer, limit
 	if err != nil {
 		return fmt.Errorf("looking for %s: %w", file, err)
 	}
-	return h.DownloadVolume(ctx, pool, path.Base(file), w, limit)
+	return h.DownloadVolume(ctx, pool, path.Base(file), w, 0, limit)
 }
 
 // poolAt is the name of the active pool that has a directory.
