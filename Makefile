@@ -28,8 +28,9 @@ TEST_FLAGS ?=
 # Further flags of `make test-e2e`, for example --ginkgo.focus='on one host'.
 E2E_FLAGS ?=
 
-# Which tests `make test-faults` runs.
+# Which tests `make test-faults` and `make test-guests` run.
 FAULTS ?= .
+GUESTS ?= $(shell grep -l '^//go:build guests' -r internal --include=*_test.go | xargs grep -oh '^func Test[A-Za-z0-9]*' | cut -d ' ' -f 2 | paste -sd '|')
 
 # How long `make fuzz` runs each target, and which.
 FUZZTIME ?= 10m
@@ -126,6 +127,11 @@ test-faults: packages test-programs $(GOTESTSUM) ## Run the long tests of hosts 
 .PHONY: fuzz
 fuzz: packages ## Fuzz the parsers of images and the makers of XML, each for FUZZTIME; the last line sums up
 	FUZZTIME=$(FUZZTIME) hack/fuzz.sh '$(FUZZ)'
+
+.PHONY: test-guests
+test-guests: packages test-programs $(GOTESTSUM) ## Run the long tests that boot guests
+	KUBEBUILDER_ASSETS=$(BUILT) CAPL_BIN_DIR=$(BUILT) GOTESTSUM=$(GOTESTSUM) GOTESTSUM_FORMAT=standard-verbose \
+	  hack/test.sh -tags guests -timeout 60m -run '$(GUESTS)' ./internal/...
 
 .PHONY: test-e2e
 test-e2e: packages $(GOTESTSUM) build ## Run the end-to-end tests: real clusters of real machines

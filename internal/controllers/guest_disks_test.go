@@ -1,3 +1,5 @@
+//go:build guests
+
 /*
 Copyright 2026 The cluster-api-provider-libvirt Authors.
 

@@ -17,6 +17,7 @@ limitations under the License.
 package crdtest
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"regexp"
@@ -90,7 +91,7 @@ func (s *source) value(schema *structuralschema.Structural) any {
 	case "integer":
 		return s.upTo(int64(ptr.Deref(checks.Minimum, 0)), int64(ptr.Deref(checks.Maximum, maxInt)))
 	case "string":
-		return s.text(checks)
+		return s.text(schema, checks)
 	case "array":
 		items := []any{}
 		for range s.upTo(max(1, ptr.Deref(checks.MinItems, 0)), min(maxItems, ptr.Deref(checks.MaxItems, maxItems))) {
@@ -122,27 +123,46 @@ func (s *source) object(schema *structuralschema.Structural, checks *structurals
 	return object
 }
 
-func (s *source) quantity() any {
+func (s *source) quantity() string {
 	amounts := []string{"1Gi", "512Mi", "2Gi", "20Gi", "5G", "64Gi", "1Ti", "100M", "1", "1.5Gi"}
 	return amounts[s.next()%len(amounts)]
 }
 
-func (s *source) text(checks *structuralschema.ValueValidation) string {
+// matches is a rule that stands for a pattern, with a message of its own.
+var matches = regexp.MustCompile(`^self\.matches\('(.*)'\)$`)
+
+// ruledText is what the rules of a text ask for.
+func ruledText(schema *structuralschema.Structural) (pattern string, quantity bool) {
+	for _, validation := range schema.XValidations {
+		if found := matches.FindStringSubmatch(validation.Rule); found != nil {
+			pattern = found[1]
+		}
+		quantity = quantity || strings.HasPrefix(validation.Rule, "isQuantity(self)")
+	}
+	return pattern, quantity
+}
+
+func (s *source) text(schema *structuralschema.Structural, checks *structuralschema.ValueValidation) string {
 	least, most := ptr.Deref(checks.MinLength, 0), min(maxText, ptr.Deref(checks.MaxLength, maxText))
-	if checks.Pattern == "" {
+	pattern, quantity := ruledText(schema)
+	pattern = cmp.Or(checks.Pattern, pattern)
+	if quantity && s.choose() {
+		return s.quantity()
+	}
+	if pattern == "" {
 		if k := s.next() % (2 * len(known)); k < len(known) {
 			return known[k]
 		}
 		return s.raw(max(1, least), most)
 	}
-	parsed, err := syntax.Parse(checks.Pattern, syntax.Perl)
+	parsed, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
 		return ""
 	}
 	var text strings.Builder
 	s.match(&text, parsed.Simplify())
 	// A pattern that isn't anchored would admit anything around what it matches.
-	if hostile := text.String() + hostileTail; s.choose() && regexp.MustCompile(checks.Pattern).MatchString(hostile) {
+	if hostile := text.String() + hostileTail; s.choose() && regexp.MustCompile(pattern).MatchString(hostile) {
 		return hostile
 	}
 	return text.String()
