@@ -178,8 +178,53 @@ const (
 	MachineBootstrapSecretNotFoundReason = "BootstrapSecretNotFound"
 
 	// MachineBootstrapFormatUnsupportedReason says that the bootstrap data has a format that isn't served: set
-	// spec.format of the KubeadmConfig to cloud-config.
+	// spec.format of the KubeadmConfig to cloud-config or ignition.
 	MachineBootstrapFormatUnsupportedReason = "BootstrapFormatUnsupported"
+
+	// MachineBootstrapDataInvalidReason says that the bootstrap data isn't what its format promises: correct the
+	// KubeadmConfig as the message says.
+	MachineBootstrapDataInvalidReason = "BootstrapDataInvalid"
+
+	// MachineBootstrapSucceededCondition is true once the machine's bootstrap has succeeded, false once it has failed, and
+	// unknown while that can't be told. Only a failure counts for Ready.
+	MachineBootstrapSucceededCondition = "BootstrapSucceeded"
+
+	// MachineBootstrapSucceededReason says that the bootstrap succeeded: the guest has the file by which Cluster API's
+	// bootstrap providers say so.
+	MachineBootstrapSucceededReason = "BootstrapSucceeded"
+
+	// MachineNodeRegisteredReason says that the Node has registered, and that the guest was never asked or didn't tell how
+	// its bootstrap went.
+	MachineNodeRegisteredReason = "NodeRegistered"
+
+	// MachineBootstrapFailedReason says that the bootstrap failed: the message has its last lines. It isn't tried again in
+	// the same machine: correct the cause and delete the Machine, or let a MachineHealthCheck do so.
+	MachineBootstrapFailedReason = "BootstrapFailed"
+
+	// MachineBootstrapRunningReason says that the guest answers and its bootstrap is under way: wait.
+	MachineBootstrapRunningReason = "BootstrapRunning"
+
+	// MachineGuestRestartedReason says that the guest was started anew before anybody asked how its bootstrap went, which
+	// took away what tells: wait for the Node. If it doesn't register, look into the guest and delete the Machine.
+	MachineGuestRestartedReason = "GuestRestarted"
+
+	// MachineGuestAgentNotConnectedReason says that no guest agent answers, so that nothing is known of the bootstrap. It
+	// comes up with the guest; an image without qemu-guest-agent does well, too.
+	MachineGuestAgentNotConnectedReason = "GuestAgentNotConnected"
+
+	// MachineGuestAgentRefusesReason says that the guest agent is told to refuse to read files: allow guest-file-open,
+	// guest-file-seek, guest-file-read and guest-file-close in the image to learn of the bootstrap.
+	MachineGuestAgentRefusesReason = "GuestAgentRefuses"
+
+	// MachineBootstrapDataRemovedCondition is true once the bootstrap data is gone from the host. It doesn't count for
+	// Ready.
+	MachineBootstrapDataRemovedCondition = "BootstrapDataRemoved"
+
+	// MachineBootstrapDataRemovedReason says that the bootstrap data is gone from the host.
+	MachineBootstrapDataRemovedReason = "BootstrapDataRemoved"
+
+	// MachineWaitingForNodeReason says that the bootstrap data stays on the host until the Node has registered.
+	MachineWaitingForNodeReason = "WaitingForNode"
 
 	// MachinePlacedCondition is true once a host was chosen.
 	MachinePlacedCondition = "Placed"

@@ -144,7 +144,8 @@ type RootDisk struct {
 // +kubebuilder:validation:MinProperties=1
 type LibvirtMachineStatus struct {
 	// conditions represent the observations of the machine's current state.
-	// Known condition types are Ready, BootstrapDataReady, Placed, ImageReady, DomainReady, Deleting and Paused.
+	// Known condition types are Ready, BootstrapDataReady, Placed, ImageReady, DomainReady, BootstrapSucceeded,
+	// BootstrapDataRemoved, Deleting and Paused.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

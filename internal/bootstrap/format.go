@@ -18,15 +18,26 @@ package bootstrap
 
 import "fmt"
 
-// CheckFormat tells whether bootstrap data of the given format, the key "format" of the bootstrap Secret, can be
-// handed to a guest. An absent format means cloud-config, as the Cluster API contract says.
-func CheckFormat(format string) error {
+// Format is the language of bootstrap data.
+type Format string
+
+// The formats that guests can be given.
+const (
+	// CloudConfig is read by cloud-init, from a NoCloud seed image.
+	CloudConfig Format = "cloud-config"
+	// Ignition is read by Ignition, from QEMU's firmware configuration.
+	Ignition Format = "ignition"
+)
+
+// ParseFormat reads the key "format" of a bootstrap Secret. An absent format means cloud-config, as the Cluster API
+// contract says. It fails when guests can't be given the format.
+func ParseFormat(format string) (Format, error) {
 	switch format {
-	case "", "cloud-config":
-		return nil
-	case "ignition":
-		return fmt.Errorf("bootstrap data in the format %q is not served yet: set KubeadmConfig spec.format to cloud-config and use an image with cloud-init", format)
+	case "", string(CloudConfig):
+		return CloudConfig, nil
+	case string(Ignition):
+		return Ignition, nil
 	default:
-		return fmt.Errorf("bootstrap data in the format %q is unknown: set KubeadmConfig spec.format to cloud-config", format)
+		return "", fmt.Errorf("bootstrap data in the format %q is unknown: set KubeadmConfig spec.format to cloud-config or ignition", format)
 	}
 }

@@ -14,8 +14,8 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-// Package bootstrap turns bootstrap data into the seed image from which a guest configures itself at its
-// first boot. It is pure: the same input gives the same bytes.
+// Package bootstrap turns bootstrap data into the seed image or the Ignition config from which a guest configures itself
+// at its first boot, and tells from what a guest wrote how that went. It is pure: the same input gives the same bytes.
 package bootstrap
 
 import (
@@ -32,10 +32,24 @@ const (
 	maxNetworkConfigBytes = 1 << 20
 )
 
+// vendorData has cloud-init go by what it remembers of the seed at later boots, when the seed is gone. Without it
+// cloud-init would take the machine for a new one, with another host name, other SSH keys and a network by DHCP. It also
+// leaves Begun, in the first boot only: a boothook runs in each, whatever modules the image lists.
+const vendorData = `#cloud-config-archive
+- type: text/cloud-config
+  content: |
+    #cloud-config
+    manual_cache_clean: true
+- type: text/cloud-boothook
+  content: |
+    #!/bin/sh
+    mkdir /var/lib/cloud/instance/bootstrap-begun 2>/dev/null || exit 0
+    mkdir -p /run/cluster-api && : >` + Begun + "\n"
+
 // volumeLabel is how cloud-init's NoCloud data source finds the seed.
 const volumeLabel = "cidata"
 
-// Seed is what a guest finds on its NoCloud seed image.
+// Seed is what a guest is told, on its NoCloud seed image or in its Ignition config.
 type Seed struct {
 	// UserData is the bootstrap data, passed on as it is.
 	UserData []byte
@@ -81,6 +95,6 @@ func RenderSeed(seed Seed) ([]byte, error) {
 	if len(seed.NetworkConfig) > 0 {
 		files = append(files, isoFile{name: "network-config", data: seed.NetworkConfig})
 	}
-	files = append(files, isoFile{name: "user-data", data: seed.UserData})
+	files = append(files, isoFile{name: "user-data", data: seed.UserData}, isoFile{name: "vendor-data", data: []byte(vendorData)})
 	return renderISO(volumeLabel, files), nil
 }

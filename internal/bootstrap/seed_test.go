@@ -36,8 +36,11 @@ func TestRenderSeedIsReadByAnISOLibrary(t *testing.T) {
 	}
 	files := readSeed(t, mustRender(t, seed))
 
-	if len(files) != 3 {
-		t.Fatalf("got %d files, want 3: %v", len(files), files)
+	if len(files) != 4 {
+		t.Fatalf("got %d files, want 4: %v", len(files), files)
+	}
+	if !bytes.Equal(files["vendor-data"], []byte(vendorData)) {
+		t.Errorf("vendor-data is %q", files["vendor-data"])
 	}
 	if !bytes.Equal(files["user-data"], seed.UserData) {
 		t.Errorf("user-data differs: %d bytes, want %d", len(files["user-data"]), len(seed.UserData))
@@ -54,10 +57,30 @@ func TestRenderSeedIsReadByAnISOLibrary(t *testing.T) {
 	}
 }
 
+func TestVendorData(t *testing.T) {
+	var parts []struct {
+		Type    string `json:"type"`
+		Content string `json:"content"`
+	}
+	if err := yaml.UnmarshalStrict([]byte(vendorData), &parts); err != nil {
+		t.Fatal(err)
+	}
+	if len(parts) != 2 || parts[0].Type != "text/cloud-config" || parts[1].Type != "text/cloud-boothook" ||
+		parts[1].Content != "#!/bin/sh\nmkdir /var/lib/cloud/instance/bootstrap-begun 2>/dev/null || exit 0\nmkdir -p /run/cluster-api && : >/run/cluster-api/bootstrap-begun\n" {
+		t.Errorf("got %+v", parts)
+	}
+	var config struct {
+		ManualCacheClean bool `json:"manual_cache_clean"`
+	}
+	if err := yaml.Unmarshal([]byte(parts[0].Content), &config); err != nil || !config.ManualCacheClean {
+		t.Errorf("the configuration is %+v, %v", config, err)
+	}
+}
+
 func TestRenderSeedWithoutNetworkConfig(t *testing.T) {
 	files := readSeed(t, mustRender(t, Seed{UserData: []byte("#cloud-config\n"), InstanceID: "id", LocalHostname: "node"}))
-	if _, found := files["network-config"]; found || len(files) != 2 {
-		t.Errorf("got files %v, want user-data and meta-data only", files)
+	if _, found := files["network-config"]; found || len(files) != 3 {
+		t.Errorf("got files %v, want user-data, meta-data and vendor-data only", files)
 	}
 }
 
@@ -109,14 +132,14 @@ func TestRenderSeedRefuses(t *testing.T) {
 	}
 }
 
-func TestCheckFormat(t *testing.T) {
-	for _, format := range []string{"", "cloud-config"} {
-		if err := CheckFormat(format); err != nil {
-			t.Errorf("format %q: %v", format, err)
+func TestParseFormat(t *testing.T) {
+	for text, want := range map[string]Format{"": CloudConfig, "cloud-config": CloudConfig, "ignition": Ignition} {
+		if got, err := ParseFormat(text); err != nil || got != want {
+			t.Errorf("format %q: got %q, %v", text, got, err)
 		}
 	}
-	for _, format := range []string{"ignition", "Cloud-Config", "script"} {
-		if err := CheckFormat(format); err == nil || !strings.Contains(err.Error(), "KubeadmConfig spec.format") {
+	for _, format := range []string{"Ignition", "Cloud-Config", "script"} {
+		if _, err := ParseFormat(format); err == nil || !strings.Contains(err.Error(), "KubeadmConfig spec.format") {
 			t.Errorf("format %q: got error %v, want one that names the field", format, err)
 		}
 	}

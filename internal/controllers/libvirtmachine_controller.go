@@ -40,6 +40,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/bootstrap"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/image"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
@@ -73,6 +74,8 @@ type LibvirtMachineReconciler struct {
 	owned memo[ownedDomain, struct{}]
 	// reserved are the domains whose address was seen reserved.
 	reserved memo[ownedDomain, struct{}]
+	// looks are the last looks at bootstraps.
+	looks memo[ownedDomain, look]
 }
 
 // +kubebuilder:rbac:groups=infrastructure.cluster.x-k8s.io,resources=libvirtmachines,verbs=get;list;watch;patch
@@ -153,11 +156,14 @@ type machineScope struct {
 	uuid string
 	// domain as it was last seen, nil when there is none.
 	domain *host.Domain
+	// runs tells that all is well with the domain, by what was seen in this reconcile and not by an older condition.
+	runs bool
 	// plan of the node network on the host.
 	plan network.Plan
 	// image under the root disk, and the bootstrap data: gathered only while there is no domain.
 	image    image.Info
 	userData []byte
+	format   bootstrap.Format
 	// releaseImage ends the hold on the image, if there is one.
 	releaseImage func()
 }
@@ -228,6 +234,12 @@ func (r *LibvirtMachineReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 		{infrav1.MachineBootstrapDataReadyCondition, infrav1.MachineBootstrapDataReadyReason, r.reconcileBootstrapData},
 		{infrav1.MachineDomainReadyCondition, infrav1.MachineDomainRunningReason, r.reconcileDomain},
 	})
+	if scope.runs {
+		result, err = runBeside(ctx, libvirtMachine, scope, []phase[*machineScope]{
+			{infrav1.MachineBootstrapSucceededCondition, infrav1.MachineBootstrapSucceededReason, r.reconcileBootstrap},
+			{infrav1.MachineBootstrapDataRemovedCondition, infrav1.MachineBootstrapDataRemovedReason, r.reconcileSeed},
+		})
+	}
 	reportMachine(scope)
 	return result, err
 }

@@ -82,6 +82,7 @@ func (r *LibvirtMachineReconciler) release(s *machineScope) {
 	key := ownedDomain{hostKey(s.libvirtMachine.Namespace, s.libvirtMachine.Spec.HostName), s.uuid}
 	r.owned.forget(key)
 	r.reserved.forget(key)
+	r.looks.forget(key)
 	r.claims.release(s.cluster, s.uuid)
 	r.restarts.drop(s.uuid)
 	r.promises.drop(s.uuid)
@@ -111,6 +112,7 @@ func (r *LibvirtMachineReconciler) remove(ctx context.Context, s *machineScope) 
 	}
 	r.owned.forget(r.ownedKey(s))
 	r.reserved.forget(r.ownedKey(s))
+	r.looks.forget(r.ownedKey(s))
 	ctrl.LoggerFrom(ctx).Info("Removed machine from host", "host", s.libvirtHost.Name, "domainUUID", s.uuid)
 	return nil
 }

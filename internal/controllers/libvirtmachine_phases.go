@@ -54,12 +54,17 @@ func (r *LibvirtMachineReconciler) reconcileBootstrapData(ctx context.Context, s
 	if err != nil {
 		return fmt.Errorf("reading the bootstrap data in Secret %s: %w", name, err)
 	}
-	if err := bootstrap.CheckFormat(string(secret.Data["format"])); err != nil {
+	if s.format, err = bootstrap.ParseFormat(string(secret.Data["format"])); err != nil {
 		return &waiting{reason: infrav1.MachineBootstrapFormatUnsupportedReason, message: err.Error()}
 	}
 	if s.userData = secret.Data["value"]; len(s.userData) == 0 {
 		return &waiting{reason: infrav1.MachineBootstrapSecretNotFoundReason, after: secretInterval, message: fmt.Sprintf(
 			"Secret %s of Machine.spec.bootstrap.dataSecretName has no key named value", name)}
+	}
+	if s.format == bootstrap.Ignition {
+		if err := bootstrap.CheckIgnition(s.userData); err != nil {
+			return &waiting{reason: infrav1.MachineBootstrapDataInvalidReason, message: err.Error(), after: secretInterval}
+		}
 	}
 	return nil
 }
@@ -94,6 +99,7 @@ func (r *LibvirtMachineReconciler) reconcileDomain(ctx context.Context, s *machi
 	if s.domain.State == host.Running || s.domain.State == host.Blocked {
 		r.restarts.forget(s.uuid)
 		setProvisioned(s.libvirtMachine)
+		s.runs = true
 		return nil
 	}
 	if !provisioned(s.libvirtMachine) {
@@ -137,6 +143,7 @@ func (r *LibvirtMachineReconciler) start(ctx context.Context, s *machineScope) e
 	if err := s.host.SetAutostart(ctx, s.uuid); err != nil {
 		return fmt.Errorf("setting autostart of domain %s: %w", s.domain.Name, err)
 	}
+	s.host.FollowAgents(ctx) // so that the guest isn't asked before its agent is there
 	if err := s.host.StartDomain(ctx, s.uuid); err != nil {
 		return r.startFailed(s, err)
 	}

@@ -27,7 +27,8 @@ import (
 // machineConditions are the conditions that the reconciler owns.
 var machineConditions = []string{
 	infrav1.ReadyCondition, infrav1.MachinePlacedCondition, infrav1.MachineImageReadyCondition,
-	infrav1.MachineBootstrapDataReadyCondition, infrav1.MachineDomainReadyCondition, infrav1.DeletingCondition,
+	infrav1.MachineBootstrapDataReadyCondition, infrav1.MachineDomainReadyCondition,
+	infrav1.MachineBootstrapSucceededCondition, infrav1.MachineBootstrapDataRemovedCondition, infrav1.DeletingCondition,
 	clusterv1.PausedCondition,
 }
 
@@ -64,8 +65,15 @@ func reportMachine(s *machineScope) {
 	default:
 		status.Domain = infrav1.DomainStatus{}
 	}
-	setReady(s.libvirtMachine, infrav1.ReadyReason, infrav1.MachinePlacedCondition, infrav1.MachineImageReadyCondition,
-		infrav1.MachineBootstrapDataReadyCondition, infrav1.MachineDomainReadyCondition)
+	counting := []string{
+		infrav1.MachinePlacedCondition, infrav1.MachineImageReadyCondition, infrav1.MachineBootstrapDataReadyCondition,
+		infrav1.MachineDomainReadyCondition,
+	}
+	// A bootstrap of which nothing is known is no reason to doubt the machine.
+	if conditions.IsFalse(s.libvirtMachine, infrav1.MachineBootstrapSucceededCondition) {
+		counting = append(counting, infrav1.MachineBootstrapSucceededCondition)
+	}
+	setReady(s.libvirtMachine, infrav1.ReadyReason, counting...)
 }
 
 // setAddress reports the address that is reserved for a machine and the names it goes by.

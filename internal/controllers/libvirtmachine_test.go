@@ -133,10 +133,13 @@ func TestMachineWaitsForItsBootstrapData(t *testing.T) {
 	empty := s.createMachine("green", "empty", func(p *machineParts) { delete(p.secret.Data, "value") })
 	s.expectCondition(empty, infrav1.MachineBootstrapDataReadyCondition, metav1.ConditionFalse,
 		infrav1.MachineBootstrapSecretNotFoundReason, "Secret empty of Machine.spec.bootstrap.dataSecretName has no key named value")
-	ignition := s.createMachine("green", "ignition", func(p *machineParts) { p.secret.Data["format"] = []byte("ignition") })
-	s.expectCondition(ignition, infrav1.ReadyCondition, metav1.ConditionFalse,
-		infrav1.MachineBootstrapFormatUnsupportedReason, "BootstrapDataReady: ", "ignition", "cloud-config")
-	for _, m := range []*infrav1.LibvirtMachine{early, missing, empty, ignition} {
+	script := s.createMachine("green", "script", func(p *machineParts) { p.secret.Data["format"] = []byte("script") })
+	s.expectCondition(script, infrav1.ReadyCondition, metav1.ConditionFalse,
+		infrav1.MachineBootstrapFormatUnsupportedReason, "BootstrapDataReady: ", "script", "cloud-config")
+	invalid := s.createMachine("green", "invalid", func(p *machineParts) { p.secret.Data["format"] = []byte("ignition") })
+	s.expectCondition(invalid, infrav1.ReadyCondition, metav1.ConditionFalse,
+		infrav1.MachineBootstrapDataInvalidReason, "BootstrapDataReady: ", "isn't an Ignition config", "spec.format")
+	for _, m := range []*infrav1.LibvirtMachine{early, missing, empty, script, invalid} {
 		s.expectNoTraces(green, "kvm1", uuidOf(m))
 	}
 

@@ -22,7 +22,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"path"
 	"time"
 
@@ -84,6 +83,7 @@ func (r *LibvirtMachineReconciler) definition(ctx context.Context, s *machineSco
 		Bridge:        s.libvirtCluster.Spec.Network.Bridge,
 		MAC:           network.MAC(s.uuid),
 		MTU:           s.libvirtCluster.Spec.Network.MTU,
+		Ignition:      s.format == bootstrap.Ignition,
 	}, nil
 }
 
@@ -167,20 +167,7 @@ func (r *LibvirtMachineReconciler) removeLeftover(ctx context.Context, s *machin
 // createSeed makes the volume with the bootstrap data. Its pool holds nothing but seeds of ours, so one that is there
 // was left by an earlier try.
 func (r *LibvirtMachineReconciler) createSeed(ctx context.Context, s *machineScope, definition domain.Definition) error {
-	guest := network.Guest{MAC: definition.MAC, MTU: definition.MTU, Plan: s.plan}
-	if network.Existing(s.libvirtCluster.Spec.Network) {
-		var err error
-		if guest.Address, err = netip.ParseAddr(s.libvirtMachine.Spec.Address); err != nil {
-			return fmt.Errorf("reading spec.address: %w", err)
-		}
-	}
-	seed, err := bootstrap.RenderSeed(bootstrap.Seed{
-		UserData:      s.userData,
-		InstanceID:    s.uuid,
-		LocalHostname: hostname(s),
-		LocalIPv4:     s.libvirtMachine.Spec.Address,
-		NetworkConfig: network.RenderGuestConfig(guest),
-	})
+	seed, err := renderSeed(s, definition)
 	if err != nil {
 		return fmt.Errorf("rendering the bootstrap data: %w", err)
 	}

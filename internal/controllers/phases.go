@@ -51,6 +51,8 @@ type waiting struct {
 	reason, message string
 	// unknown makes the condition Unknown instead of False.
 	unknown bool
+	// done makes the condition True, for this reason instead of that of the phase.
+	done bool
 	// keep leaves the condition as it is when there is one: nothing new is known yet.
 	keep bool
 	// after, when set, is when to look again at the latest.
@@ -84,6 +86,30 @@ func runPhases[S any](ctx context.Context, object conditions.Setter, scope S, ph
 		return phaseResult(err)
 	}
 	return ctrl.Result{}, nil
+}
+
+// runBeside runs phases of which none waits for another. Each sets its condition.
+func runBeside[S any](ctx context.Context, object conditions.Setter, scope S, phases []phase[S]) (ctrl.Result, error) {
+	var first ctrl.Result
+	var failures []error
+	for _, p := range phases {
+		err := p.run(ctx, scope)
+		if !keeps(object, p.condition, err) {
+			conditions.Set(object, phaseCondition(p.condition, p.reason, err))
+		}
+		result, err := phaseResult(err)
+		failures = append(failures, err)
+		first = sooner(first, result)
+	}
+	return first, errors.Join(failures...)
+}
+
+// sooner is the result that has the reconciler look again first.
+func sooner(a, b ctrl.Result) ctrl.Result {
+	if a.RequeueAfter == 0 || (b.RequeueAfter != 0 && b.RequeueAfter < a.RequeueAfter) {
+		return b
+	}
+	return a
 }
 
 // keeps tells that a condition stays as it is, because what a phase returned says nothing new. A host that is too busy
@@ -187,7 +213,10 @@ func phaseCondition(conditionType, reason string, err error) metav1.Condition {
 	switch {
 	case errors.As(err, &wait):
 		condition.Reason = wait.reason
-		if wait.unknown {
+		switch {
+		case wait.done:
+			condition.Status = metav1.ConditionTrue
+		case wait.unknown:
 			condition.Status = metav1.ConditionUnknown
 		}
 	case errors.Is(err, host.ErrHostBusy):

@@ -50,7 +50,8 @@ func DataVolumeName(uuid, disk string) string {
 	return "capl-" + uuid + "-data-" + disk + ".qcow2"
 }
 
-// SeedVolumeName is the name of the volume with a machine's bootstrap data.
+// SeedVolumeName is the name of the volume with a machine's bootstrap data, be it a NoCloud image or an Ignition config:
+// it must be found again by those who don't know which.
 func SeedVolumeName(uuid string) string {
 	return "capl-" + uuid + "-seed.iso"
 }

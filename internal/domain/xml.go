@@ -35,6 +35,8 @@ type Definition struct {
 	Spec  infrav1.LibvirtMachineSpec
 	// RootPath and SeedPath are the paths of the volumes on the host.
 	RootPath, SeedPath string
+	// Ignition tells that the guest reads its bootstrap data by Ignition, and not by cloud-init.
+	Ignition bool
 	// Disks are the data disks.
 	Disks []Disk
 	// BackingPath and BackingFormat are those of the image under the root volume.
@@ -76,6 +78,9 @@ func Render(d Definition) (string, error) {
 		OnCrash:    "destroy",
 		Devices:    renderDevices(d),
 	}
+	if d.Ignition {
+		dom.SysInfo = renderFirmwareSeed(d)
+	}
 	document, err := dom.Marshal()
 	if err != nil {
 		return "", fmt.Errorf("rendering domain %s: %w", d.Name, err)
@@ -115,8 +120,12 @@ func renderCPU(domainType infrav1.DomainType) *libvirtxml.DomainCPU {
 
 func renderDevices(d Definition) *libvirtxml.DomainDeviceList {
 	data := attach(d.Disks)
+	disks := []libvirtxml.DomainDisk{renderRootDisk(d)}
+	if !d.Ignition {
+		disks = append(disks, renderSeed(d))
+	}
 	return &libvirtxml.DomainDeviceList{
-		Disks: append([]libvirtxml.DomainDisk{renderRootDisk(d), renderSeed(d)}, data.disks...),
+		Disks: append(disks, data.disks...),
 		// Debian's cloud kernel has no driver for q35's own SATA, so the seed's CD-ROM hangs on virtio-scsi.
 		Controllers: append([]libvirtxml.DomainController{
 			{Type: "scsi", Index: ptr.To[uint](seedController), Model: "virtio-scsi"},

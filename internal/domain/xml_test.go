@@ -68,6 +68,7 @@ func TestRender(t *testing.T) {
 		"bridge.xml": definition(func(d *Definition) {
 			d.NetworkName, d.Bridge = "", "br0"
 		}),
+		"ignition.xml": definition(func(d *Definition) { d.Ignition = true }),
 		"qemu-8vcpus.xml": definition(func(d *Definition) {
 			d.Spec.DomainType = infrav1.DomainTypeQEMU
 			d.Spec.VCPUs = 8

@@ -33,7 +33,7 @@ const (
 	HostConnected EventKind = "HostConnected"
 	// HostDisconnected means the host is out of reach, or for another reason than before; its domains may well be running.
 	HostDisconnected EventKind = "HostDisconnected"
-	// DomainChanged means a domain was defined or removed, or changed its state.
+	// DomainChanged means a domain was defined or removed, or changed its state, or its guest's agent came or went.
 	DomainChanged EventKind = "DomainChanged"
 	// NetworkChanged means a network was defined, removed, started or stopped.
 	NetworkChanged EventKind = "NetworkChanged"
@@ -112,17 +112,12 @@ func (q *queue) run(ctx context.Context) {
 	}
 }
 
-// subscribe registers the callbacks of a session, each of which is a call: no more of them than are needed. An I/O error
-// that stops a domain is a lifecycle event, too. They run on the one event-loop goroutine of the process, so they only
-// note what happened and never call the host. Drivers that lack an event are fine.
+// subscribe registers the callbacks of a session, each of which is a call: no more of them than are needed; that
+// for agents waits until it is. An I/O error that stops a domain is a lifecycle event, too. They run on the one event-loop
+// goroutine of the process, so they only note what happened and never call the host. Drivers that lack an event are fine.
 func (s *session) subscribe(ctx context.Context) error {
 	conn, storage := s.control.libvirt, s.storage.libvirt
-	registrations := []struct {
-		on         *connection
-		procedure  string
-		register   func() (int, error)
-		deregister func(int) error
-	}{
+	for _, r := range []registration{
 		{s.control, "connectDomainEventCallbackRegisterAny", func() (int, error) {
 			return conn.DomainEventLifecycleRegister(nil, s.onDomainLifecycle)
 		}, conn.DomainEventDeregister},
@@ -139,20 +134,30 @@ func (s *session) subscribe(ctx context.Context) error {
 		{s.storage, "connectStoragePoolEventRegisterAny", func() (int, error) {
 			return storage.StoragePoolEventLifecycleRegister(nil, s.onPoolLifecycle)
 		}, storage.StoragePoolEventDeregister},
-	}
-	for _, r := range registrations {
-		err := do(ctx, r.on, r.procedure, func() error {
-			id, err := r.register()
-			if err == nil {
-				r.on.unsubscribe = append(r.on.unsubscribe, func() error { return r.deregister(id) })
-			}
-			return err
-		})
-		if err != nil && code(err) != libvirt.ERR_NO_SUPPORT {
+	} {
+		if err := r.make(ctx); err != nil && code(err) != libvirt.ERR_NO_SUPPORT {
 			return err
 		}
 	}
 	return nil
+}
+
+// registration is a callback that a connection is to call.
+type registration struct {
+	on         *connection
+	procedure  string
+	register   func() (int, error)
+	deregister func(int) error
+}
+
+func (r registration) make(ctx context.Context) error {
+	return do(ctx, r.on, r.procedure, func() error {
+		id, err := r.register()
+		if err == nil {
+			r.on.unsubscribe = append(r.on.unsubscribe, func() error { return r.deregister(id) })
+		}
+		return err
+	})
 }
 
 func (s *session) onDomainLifecycle(_ *libvirt.Connect, dom *libvirt.Domain, event *libvirt.DomainEventLifecycle) {
@@ -166,8 +171,13 @@ func (s *session) onDomainLifecycle(_ *libvirt.Connect, dom *libvirt.Domain, eve
 	}
 	if event.Event == libvirt.DOMAIN_EVENT_UNDEFINED {
 		s.domains.drop(uuid)
+		s.agents.drop(uuid)
 	} else {
 		s.domains.put(uuid, dom)
+	}
+	switch event.Event {
+	case libvirt.DOMAIN_EVENT_STARTED, libvirt.DOMAIN_EVENT_STOPPED:
+		s.agents.absent(uuid)
 	}
 	measure := s.inventory.observe(occurrence{uuid: uuid, name: name, event: event.Event, detail: event.Detail})
 	s.emit(Event{Kind: DomainChanged, UUID: uuid})

@@ -41,6 +41,7 @@ type session struct {
 	networks  handles[*libvirt.Network]     // by UUID
 	pools     handles[*libvirt.StoragePool] // by name
 	volumes   handles[*libvirt.StorageVol]  // by volumeKey
+	agents    *agents
 	// reserved remembers what has been read of networks' reservations.
 	reserved reserved
 	// listed remembers the pools whose volumes have been listed.
@@ -64,6 +65,7 @@ func openSession(ctx context.Context, uri string, open func(context.Context) (*l
 	s := &session{
 		test:      isTest(uri),
 		inventory: newInventory(),
+		agents:    newAgents(),
 		bulk:      newTurns(1),
 		abandoned: make(chan struct{}),
 		emit:      emit,

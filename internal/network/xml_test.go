@@ -66,12 +66,17 @@ func TestRenderGuestConfig(t *testing.T) {
 	const mac = "52:75:b3:02:f0:dc"
 	xmltest.Golden(t, "network-config.yaml", string(RenderGuestConfig(Guest{MAC: mac})))
 	xmltest.Golden(t, "network-config-mtu.yaml", string(RenderGuestConfig(Guest{MAC: mac, MTU: 1420})))
+	_, networkd := RenderNetworkd(Guest{MAC: mac, MTU: 1420})
+	xmltest.Golden(t, "networkd.network", string(networkd))
 	plans, err := NewPlans(lan(func(n *infrav1.ClusterNetwork) { n.Nameservers = []string{"192.168.1.1", "2001:db8::53"} }))
 	if err != nil {
 		t.Fatal(err)
 	}
-	static := RenderGuestConfig(Guest{MAC: mac, MTU: 1420, Address: netip.MustParseAddr("192.168.1.100"), Plan: plans.Main})
+	guest := Guest{MAC: mac, MTU: 1420, Address: netip.MustParseAddr("192.168.1.100"), Plan: plans.Main}
+	static := RenderGuestConfig(guest)
 	xmltest.Golden(t, "network-config-static.yaml", string(static))
+	_, networkd = RenderNetworkd(guest)
+	xmltest.Golden(t, "networkd-static.network", string(networkd))
 	var parsed struct {
 		Ethernets map[string]struct {
 			Addresses   []string

@@ -47,6 +47,7 @@ func TestReleasedTemplates(t *testing.T) {
 	}{
 		"host":            {nil, []string{"LibvirtHost kvm1"}},
 		"cluster":         {nil, []string{"LibvirtMachineTemplate demo-control-plane", "LibvirtMachineTemplate demo-workers"}},
+		"cluster-flatcar": {nil, []string{"LibvirtMachineTemplate demo-control-plane", "LibvirtMachineTemplate demo-workers"}},
 		"clusterclass":    {nil, []string{"LibvirtClusterTemplate libvirt", "LibvirtMachineTemplate libvirt-control-plane", "LibvirtMachineTemplate libvirt-worker"}},
 		"network-managed": {map[string]string{"CONTROL_PLANE_ENDPOINT_IP": "10.100.0.2"}, []string{"LibvirtCluster demo"}},
 		"network-bridge": {map[string]string{
