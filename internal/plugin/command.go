@@ -21,6 +21,7 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -77,7 +78,7 @@ type session struct {
 }
 
 // run opens a session for a command.
-func (o *options) run(ctx context.Context, do func(context.Context, *session) error) error {
+func (o *options) run(ctx context.Context, do func(context.Context, *session) error) (err error) {
 	config, err := o.config.ToRESTConfig()
 	if err != nil {
 		return fmt.Errorf("reading the kubeconfig: %w", err)
@@ -103,7 +104,7 @@ func (o *options) run(ctx context.Context, do func(context.Context, *session) er
 	go func() { ended <- pool.Start(ending) }()
 	defer func() {
 		end()
-		<-ended
+		err = errors.Join(err, <-ended)
 	}()
 	return do(ctx, &session{options: o, client: c, namespace: namespace, pool: pool})
 }

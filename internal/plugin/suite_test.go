@@ -204,7 +204,9 @@ func connect(t *testing.T, uri string) *host.Host {
 	go func() { ended <- pool.Start(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		<-ended
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
 	})
 	pool.Set("host", host.Config{URI: uri})
 	var found *host.Host
