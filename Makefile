@@ -52,7 +52,7 @@ GOTESTSUM := $(TOOLS)/gotestsum
 BUILD := hack/build/build.sh
 BUILT = $(shell $(BUILD) --bin-dir)
 TEST_PROGRAMS := etcd kube-apiserver kube-controller-manager kubectl kustomize \
-  capi-core-manager capi-kubeadm-bootstrap-manager capi-kubeadm-control-plane-manager
+  capi-core-manager capi-kubeadm-bootstrap-manager capi-kubeadm-control-plane-manager clusterctl
 
 ##@ General
 
@@ -74,9 +74,13 @@ clean: ## Remove what was built inside the clone
 ##@ Code
 
 .PHONY: build
-build: ## Build the manager and the lab program into bin/
+build: kubectl-libvirt ## Build the manager, the lab program and the kubectl plugin into bin/
 	go build -o bin/manager .
 	go build -o bin/lab ./cmd/lab
+
+.PHONY: kubectl-libvirt
+kubectl-libvirt: ## Build the kubectl plugin into bin/
+	go build -o bin/kubectl-libvirt ./cmd/kubectl-libvirt
 
 .PHONY: generate
 generate: $(CONTROLLER_GEN) ## Generate deepcopy functions

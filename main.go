@@ -230,7 +230,7 @@ func addMigrator(ctx context.Context, mgr ctrl.Manager, opts *options) error {
 			&infrav1.LibvirtCluster{}:         {UseCache: true, UseStatusForStorageVersionMigration: true},
 			&infrav1.LibvirtMachine{}:         {UseCache: true, UseStatusForStorageVersionMigration: true},
 			&infrav1.LibvirtClusterTemplate{}: {UseCache: false},
-			&infrav1.LibvirtMachineTemplate{}: {UseCache: false},
+			&infrav1.LibvirtMachineTemplate{}: {UseCache: true, UseStatusForStorageVersionMigration: true},
 		},
 	}).SetupWithManager(ctx, mgr, controller.Options{MaxConcurrentReconciles: 1}); err != nil {
 		return fmt.Errorf("setting up the CRD migrator: %w", err)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Writes a release into a directory, as clusterctl reads it: components, cluster templates, metadata.
+# Writes a release into a directory, as clusterctl reads it: components, cluster templates, the ClusterClass,
+# metadata.
 # Usage: VERSION=v0.1.0 IMAGE=registry/name KUSTOMIZE=path hack/release.sh DIRECTORY
 set -euo pipefail
 
@@ -73,4 +74,6 @@ template() {
 template host network-managed cluster >"$out/cluster-template.yaml"
 template network-managed cluster >"$out/cluster-template-existing-hosts.yaml"
 template network-bridge cluster >"$out/cluster-template-bridge.yaml"
+template host topology >"$out/cluster-template-topology.yaml"
 template host network-managed cluster-flatcar >"$out/cluster-template-flatcar.yaml"
+cp templates/clusterclass.yaml "$out/clusterclass-libvirt.yaml"

@@ -17,6 +17,7 @@ limitations under the License.
 package v1beta1
 
 import (
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 )
@@ -39,11 +40,46 @@ type LibvirtMachineTemplateResource struct {
 	Spec LibvirtMachineSpec `json:"spec,omitempty,omitzero"`
 }
 
+// LibvirtMachineTemplateStatus is what can be told of the machines before there is one. The cluster autoscaler reads it to
+// scale a MachineDeployment from zero. It is part of the Cluster API contract.
+// +kubebuilder:validation:MinProperties=1
+type LibvirtMachineTemplateStatus struct {
+	// capacity is what a machine of the template has: cpu, memory, and with ephemeral-storage the size of its root disk.
+	// +optional
+	Capacity corev1.ResourceList `json:"capacity,omitempty"`
+
+	// nodeInfo is the platform of the machines.
+	// +optional
+	NodeInfo NodeInfo `json:"nodeInfo,omitempty,omitzero"`
+}
+
+// Architecture is a processor architecture in Kubernetes' words.
+// +kubebuilder:validation:Enum=amd64;arm64;s390x;ppc64le
+type Architecture string
+
+// ArchitectureAMD64 is that of all machines of this provider.
+const ArchitectureAMD64 Architecture = "amd64"
+
+// NodeInfo is the platform of a node, as its labels kubernetes.io/arch and kubernetes.io/os tell it.
+// +kubebuilder:validation:MinProperties=1
+type NodeInfo struct {
+	// architecture is amd64, arm64, s390x or ppc64le.
+	// +optional
+	Architecture Architecture `json:"architecture,omitempty"`
+
+	// operatingSystem is that of the node, for example linux.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	OperatingSystem string `json:"operatingSystem,omitempty"`
+}
+
 // LibvirtMachineTemplate is what the LibvirtMachines of a control plane or a MachineDeployment are made from. Its spec
 // is immutable.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
+// +kubebuilder:subresource:status
 // +kubebuilder:metadata:labels="cluster.x-k8s.io/v1beta2=v1beta1"
 // +kubebuilder:resource:path=libvirtmachinetemplates,scope=Namespaced,categories=cluster-api
 // +kubebuilder:printcolumn:name="vCPUs",type="integer",JSONPath=".spec.template.spec.vcpus",description="Virtual CPUs"
@@ -59,6 +95,10 @@ type LibvirtMachineTemplate struct {
 	// spec is the desired state of the template.
 	// +required
 	Spec LibvirtMachineTemplateSpec `json:"spec,omitempty,omitzero"`
+
+	// status is what can be told of the machines before there is one.
+	// +optional
+	Status LibvirtMachineTemplateStatus `json:"status,omitempty,omitzero"`
 }
 
 // LibvirtMachineTemplateList is a list of LibvirtMachineTemplates.

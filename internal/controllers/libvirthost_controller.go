@@ -280,8 +280,7 @@ func (r *LibvirtHostReconciler) identity(ctx context.Context, libvirtHost *infra
 // manager needs no right to list them.
 const secretInterval = 10 * time.Second
 
-// credentials reads the Secret of spec.credentialsRef. The keys are those of the well-known Secret types
-// kubernetes.io/ssh-auth and kubernetes.io/tls, with known_hosts and ca.crt beside them.
+// credentials reads the Secret of spec.credentialsRef.
 func (r *LibvirtHostReconciler) credentials(ctx context.Context, libvirtHost *infrav1.LibvirtHost) (host.Credentials, error) {
 	name := libvirtHost.Spec.CredentialsRef.Name
 	if name == "" {
@@ -296,15 +295,7 @@ func (r *LibvirtHostReconciler) credentials(ctx context.Context, libvirtHost *in
 	if err != nil {
 		return host.Credentials{}, unasked{fmt.Errorf("reading Secret %s: %w", name, err)}
 	}
-	return host.Credentials{
-		SSHPrivateKey: secret.Data[corev1.SSHAuthPrivateKey],
-		KnownHosts:    secret.Data["known_hosts"],
-		TLSClientCert: secret.Data[corev1.TLSCertKey],
-		TLSClientKey:  secret.Data[corev1.TLSPrivateKeyKey],
-		TLSCA:         secret.Data["ca.crt"],
-		Username:      string(secret.Data[corev1.BasicAuthUsernameKey]),
-		Password:      string(secret.Data[corev1.BasicAuthPasswordKey]),
-	}, nil
+	return host.ReadCredentials(secret.Data), nil
 }
 
 // reconcileStorage makes sure that the storage pools are there and active. Only the seed pool is ours to make.

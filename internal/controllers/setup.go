@@ -90,5 +90,10 @@ func Setup(ctx context.Context, mgr ctrl.Manager, hosts *host.Pool, options Opti
 	}).SetupWithManager(ctx, mgr, controller.Options{MaxConcurrentReconciles: options.MachineWorkers}); err != nil {
 		return fmt.Errorf("setting up the LibvirtMachine controller: %w", err)
 	}
+	if err := (&LibvirtMachineTemplateReconciler{
+		Client: mgr.GetClient(), WatchFilterValue: options.WatchFilterValue,
+	}).SetupWithManager(ctx, mgr, controller.Options{MaxConcurrentReconciles: 1}); err != nil {
+		return fmt.Errorf("setting up the LibvirtMachineTemplate controller: %w", err)
+	}
 	return nil
 }

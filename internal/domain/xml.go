@@ -136,6 +136,7 @@ func renderDevices(d Definition) *libvirtxml.DomainDeviceList {
 			Target: &libvirtxml.DomainConsoleTarget{Type: "serial", Port: ptr.To[uint](0)},
 		}},
 		TPMs:      renderTPMs(d.Spec.TPM),
+		Videos:    renderVideos(),
 		Watchdogs: []libvirtxml.DomainWatchdog{renderWatchdog(d.Spec.Watchdog)},
 		// The kubelet takes the memory it sees at start for granted.
 		MemBalloon: &libvirtxml.DomainMemBalloon{Model: "none"},

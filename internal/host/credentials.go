@@ -53,6 +53,20 @@ type Credentials struct {
 	Username, Password string
 }
 
+// ReadCredentials takes them from the data of a Secret. Its keys are those of the well-known types kubernetes.io/ssh-auth,
+// kubernetes.io/tls and kubernetes.io/basic-auth, with known_hosts and ca.crt beside them.
+func ReadCredentials(data map[string][]byte) Credentials {
+	return Credentials{
+		SSHPrivateKey: data["ssh-privatekey"],
+		KnownHosts:    data["known_hosts"],
+		TLSClientCert: data["tls.crt"],
+		TLSClientKey:  data["tls.key"],
+		TLSCA:         data["ca.crt"],
+		Username:      string(data["username"]),
+		Password:      string(data["password"]),
+	}
+}
+
 func (c Credentials) equal(other Credentials) bool {
 	return c.Username == other.Username && c.Password == other.Password &&
 		bytes.Equal(c.SSHPrivateKey, other.SSHPrivateKey) && bytes.Equal(c.KnownHosts, other.KnownHosts) &&

@@ -160,6 +160,11 @@ func (s *session) download(ctx context.Context, pool, name string, w io.Writer, 
 	if err != nil {
 		return err
 	}
+	return t.receive(ctx, w)
+}
+
+// receive writes all that comes to w, and ends the transfer.
+func (t *transfer) receive(ctx context.Context, w io.Writer) error {
 	for {
 		// A fresh buffer each time: one that hangs may still be written to after this returned.
 		chunk := make([]byte, chunkBytes)
@@ -203,16 +208,11 @@ func (s *session) openTransfer(ctx context.Context, pool, name, procedure string
 		opened.give(stream)
 		return struct{}{}, nil
 	})
-	if err == nil {
-		err = s.storage.acquire(ctx)
-	}
 	if err != nil {
 		opened.leave()
 		return nil, err
 	}
-	last := make(chan struct{})
-	close(last)
-	return &transfer{connection: s.storage, stream: opened.stream, last: last}, nil
+	return opened.transfer(ctx, s.storage)
 }
 
 // handover passes a stream on from the call that opens it to its caller, who may have left before it came back: a
@@ -229,6 +229,17 @@ func (h *handover) give(stream *libvirt.Stream) {
 	if h.stream = stream; h.left {
 		go discard(stream)
 	}
+}
+
+// transfer takes a slot of the connection for the stream that was opened on it.
+func (h *handover) transfer(ctx context.Context, c *connection) (*transfer, error) {
+	if err := c.acquire(ctx); err != nil {
+		h.leave()
+		return nil, err
+	}
+	last := make(chan struct{})
+	close(last)
+	return &transfer{connection: c, stream: h.stream, last: last}, nil
 }
 
 func (h *handover) leave() {

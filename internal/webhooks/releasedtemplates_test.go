@@ -48,6 +48,7 @@ func TestReleasedTemplates(t *testing.T) {
 		"host":            {nil, []string{"LibvirtHost kvm1"}},
 		"cluster":         {nil, []string{"LibvirtMachineTemplate demo-control-plane", "LibvirtMachineTemplate demo-workers"}},
 		"cluster-flatcar": {nil, []string{"LibvirtMachineTemplate demo-control-plane", "LibvirtMachineTemplate demo-workers"}},
+		"clusterclass":    {nil, []string{"LibvirtClusterTemplate libvirt", "LibvirtMachineTemplate libvirt-control-plane", "LibvirtMachineTemplate libvirt-worker"}},
 		"network-managed": {map[string]string{"CONTROL_PLANE_ENDPOINT_IP": "10.100.0.2"}, []string{"LibvirtCluster demo"}},
 		"network-bridge": {map[string]string{
 			"CONTROL_PLANE_ENDPOINT_IP": "192.168.1.99", "LIBVIRT_NODE_CIDR": "192.168.1.0/24",
@@ -78,6 +79,7 @@ func TestReleasedTemplates(t *testing.T) {
 				if object.GroupVersionKind().Group != infrav1.GroupVersion.Group {
 					continue
 				}
+				object.SetNamespace("default") // where clusterctl puts what has none
 				check(t, api.Create(t.Context(), object, client.DryRunAll, client.FieldValidation("Strict")))
 				found = append(found, object.GetKind()+" "+object.GetName())
 			}

@@ -26,6 +26,7 @@ import (
 	. "github.com/onsi/gomega"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	controlplanev1 "sigs.k8s.io/cluster-api/api/controlplane/kubeadm/v1beta2"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -121,26 +122,44 @@ var _ = Describe("A cluster over two hosts", Ordered, func() {
 })
 
 // bridgePods has the pods of each node connected by a bridge of their own, which a kubeadm configuration brings along.
-// Five emulated machines leave no processor for Calico; the cluster on one host has it.
+// Several emulated machines leave no processor for Calico; the cluster on one host has it.
 func bridgePods(object *unstructured.Unstructured) error {
-	path, ok := map[string][]string{
-		"KubeadmControlPlane":   {"spec", "kubeadmConfigSpec", "files"},
-		"KubeadmConfigTemplate": {"spec", "template", "spec", "files"},
-	}[object.GetKind()]
-	if !ok {
-		return nil
-	}
-	files, _, err := unstructured.NestedSlice(object.Object, path...)
-	if err != nil {
-		return err
-	}
-	return unstructured.SetNestedSlice(object.Object, append(files, map[string]any{
+	file := map[string]any{
 		"path":        "/etc/cni/net.d/10-bridge.conflist",
 		"permissions": "0644",
 		"content": `{"cniVersion": "1.0.0", "name": "bridge", "plugins": [{"type": "bridge", "bridge": "cni0", "isGateway": true,
   "ipMasq": true, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.244.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}
 `,
-	}), path...)
+	}
+	switch object.GetKind() {
+	case "KubeadmControlPlane":
+		return appendTo(object, file, "spec", "kubeadmConfigSpec", "files")
+	case "KubeadmConfigTemplate":
+		return appendTo(object, file, "spec", "template", "spec", "files")
+	case "ClusterClass":
+		// Its patches write the files of the control plane, so that one more has to come after them.
+		return appendTo(object, map[string]any{
+			"name": "bridgePods",
+			"definitions": []any{map[string]any{
+				"selector": map[string]any{
+					"apiVersion":     controlplanev1.GroupVersion.String(),
+					"kind":           "KubeadmControlPlaneTemplate",
+					"matchResources": map[string]any{"controlPlane": true},
+				},
+				"jsonPatches": []any{map[string]any{"op": "add", "path": "/spec/template/spec/kubeadmConfigSpec/files/-", "value": file}},
+			}},
+		}, "spec", "patches")
+	}
+	return nil
+}
+
+// appendTo appends an item to a list of an object.
+func appendTo(object *unstructured.Unstructured, item any, path ...string) error {
+	list, _, err := unstructured.NestedSlice(object.Object, path...)
+	if err != nil {
+		return err
+	}
+	return unstructured.SetNestedSlice(object.Object, append(list, item), path...)
 }
 
 // machinesByHost are the LibvirtMachines of the control plane and those of the workers, by their host.

@@ -50,8 +50,9 @@ var used = map[string]string{
 	"ipam.cluster.x-k8s.io/ipaddresses":     "get list watch",
 	// The names of owners for the log.
 	"cluster.x-k8s.io/machinesets": "get list watch",
-	// An image that a template names isn't removed from a host. The CRD migrator uses the right to patch.
-	"infrastructure.cluster.x-k8s.io/libvirtmachinetemplates": "list patch",
+	// What is reported of templates, whose images aren't removed from a host. The CRD migrator uses the right to patch.
+	"infrastructure.cluster.x-k8s.io/libvirtmachinetemplates":        "get list patch watch",
+	"infrastructure.cluster.x-k8s.io/libvirtmachinetemplates/status": "patch",
 	// The CRD migrator moves stored objects to the newest version of the API.
 	"infrastructure.cluster.x-k8s.io/libvirtclustertemplates":       "list patch",
 	"apiextensions.k8s.io/customresourcedefinitions":                "get list watch",
@@ -151,7 +152,7 @@ func TestNamespacedRolesAreTheSame(t *testing.T) {
 			needed[key] = verbs
 		}
 	}
-	needed["infrastructure.cluster.x-k8s.io/libvirtmachinetemplates"] = "list" // only the migrator patches them
+	needed["infrastructure.cluster.x-k8s.io/libvirtmachinetemplates"] = "get list watch" // only the migrator patches them
 	compare(t, "config/namespaced/role.yaml", roles(t, "../../config/namespaced/role.yaml")["Role capl-manager-role"], needed)
 	compare(t, "config/namespaced/authentication_role.yaml",
 		roles(t, "../../config/namespaced/authentication_role.yaml")["ClusterRole capl-authentication-role"], reviews)

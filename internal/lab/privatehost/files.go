@@ -79,7 +79,7 @@ func writeFiles(opts *Options) error {
 	if _, err := os.Stat(filepath.Join(opts.Dir, "etc")); err == nil {
 		first = false
 	}
-	for _, dir := range []string{"run", "etc/storage/autostart", "etc/nwfilter", "lib/images", "log/qemu", "cache"} {
+	for _, dir := range []string{"run/lock", "etc/storage/autostart", "etc/nwfilter", "lib/images", "log/qemu", "cache"} {
 		if err := os.MkdirAll(filepath.Join(opts.Dir, dir), 0o755); err != nil {
 			return fmt.Errorf("laying out the host's directory: %w", err)
 		}
