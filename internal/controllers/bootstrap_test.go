@@ -24,7 +24,6 @@ import (
 	"strings"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"libvirt.org/go/libvirtxml"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
@@ -36,7 +35,6 @@ import (
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/bootstrap"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/domain"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
-	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
 )
 
 // TestBootstrapDataIsRemoved has the Node register, of a machine with a seed image and of one with an Ignition config.
@@ -180,32 +178,4 @@ func TestOnlyFailureCountsForReady(t *testing.T) {
 func (s *scene) registerNode(name string) {
 	s.t.Helper()
 	changeStatus(s, s.machine(name), func(m *clusterv1.Machine) { m.Status.NodeRef = clusterv1.MachineNodeReference{Name: name} })
-}
-
-// holding lists the files of a host that have a text in them, less the disks that a guest writes.
-func holding(t *testing.T, lab *privatehost.Host, text string) string {
-	t.Helper()
-	return strings.TrimSpace(inside(t, lab, "grep -rlaF -D skip --exclude='*-root.qcow2' -e '"+text+
-		"' /etc/libvirt /var/lib/libvirt /var/log/libvirt /run/libvirt /var/cache/libvirt || test $? -le 2"))
-}
-
-func expectNoCanary(t *testing.T, s *scene, lab *privatehost.Host, m *infrav1.LibvirtMachine) {
-	t.Helper()
-	if found := holding(t, lab, canary); found != "" {
-		t.Errorf("The secret is in %s", found)
-	}
-	for _, options := range []string{"", "--inactive", "--security-info"} {
-		if document := inside(t, lab, "virsh dumpxml "+options+" "+m.Status.Domain.Name); strings.Contains(document, canary) || strings.Contains(document, domain.SeedVolumeName(uuidOf(m))) && options == "--inactive" {
-			t.Errorf("The definition has traces of the bootstrap data:\n%s", document)
-		}
-	}
-	s.refresh(m)
-	var events corev1.EventList
-	must(t, api.List(t.Context(), &events, client.InNamespace(s.namespace)))
-	if text := fmt.Sprint(m, events); strings.Contains(text, canary) {
-		t.Errorf("The secret is in the API: %s", text)
-	}
-	if line := leaked.Load(); line != nil {
-		t.Errorf("The secret is in the log: %s", *line)
-	}
 }
