@@ -23,9 +23,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"libvirt.org/go/libvirtxml"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
@@ -37,7 +35,6 @@ import (
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/bootstrap"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/domain"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
-	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
 )
 
 // TestBootstrapDataIsRemoved has the Node register, of a machine with a seed image and of one with an Ignition config.
@@ -94,45 +91,6 @@ func TestBootstrapDataIsRemoved(t *testing.T) {
 			s.expectGone(m)
 			s.expectNoTraces(green, "kvm1", uuid)
 		})
-	}
-}
-
-// TestUnprivilegedHypervisorAndBootstrapData follows bootstrap data on a host whose QEMU isn't root, as a distribution has
-// it: a hypervisor that can't read it doesn't start. Once it is removed, the machine starts without it.
-func TestUnprivilegedHypervisorAndBootstrapData(t *testing.T) {
-	t.Parallel()
-	lab := newLab(t, func(o *privatehost.Options) { o.QEMU = append(o.QEMU, `user="libvirt-qemu"`, `group="kvm"`) })
-	s := newScene(t)
-	s.readyHost("kvm1", lab.URI())
-	s.readyCluster("green", "10.20.0.0/27")
-	for format, data := range map[bootstrap.Format]string{
-		bootstrap.CloudConfig: "#cloud-config\n# " + canary + "\n",
-		bootstrap.Ignition:    `{"ignition":{"version":"3.0.0"},"storage":{"files":[{"path":"/etc/x","contents":{"source":"data:,` + canary + `"}}]}}`,
-	} {
-		name := "green-" + string(format)
-		m := s.readyMachine("green", name, emulated, func(p *machineParts) {
-			p.secret.Data["format"], p.secret.Data["value"] = []byte(format), []byte(data)
-		})
-		seed := "/var/lib/libvirt/" + infrav1.DefaultSeedPool + "/" + domain.SeedVolumeName(uuidOf(m))
-		if found := holding(t, lab, canary); found != seed {
-			t.Errorf("Before, the secret is in %q, and should be in %s", found, seed)
-		}
-		if found := inside(t, lab, "stat -c %U /proc/$(cat /run/libvirt/qemu/"+m.Status.Domain.Name+".pid); stat -c %a "+seed); found != "libvirt-qemu\n600\n" {
-			t.Errorf("The hypervisor's user and the mode of the bootstrap data are %q", found)
-		}
-		s.registerNode(name)
-		s.expectCondition(m, infrav1.MachineBootstrapDataRemovedCondition, metav1.ConditionTrue, infrav1.MachineBootstrapDataRemovedReason)
-		expectNoCanary(t, s, lab, m)
-		began := time.Now()
-		inside(t, lab, "virsh destroy "+m.Status.Domain.Name)
-		eventually(t, "a new start", func() error {
-			dom, err := s.kvm("kvm1").Domain(uuidOf(m))
-			if err != nil || dom.State != host.Running || dom.ChangedAt.Before(began) {
-				return fmt.Errorf("it is %+v, %w", dom, errors.Join(err, errors.New("not that")))
-			}
-			return nil
-		})
-		s.expectReady(m)
 	}
 }
 
@@ -220,32 +178,4 @@ func TestOnlyFailureCountsForReady(t *testing.T) {
 func (s *scene) registerNode(name string) {
 	s.t.Helper()
 	changeStatus(s, s.machine(name), func(m *clusterv1.Machine) { m.Status.NodeRef = clusterv1.MachineNodeReference{Name: name} })
-}
-
-// holding lists the files of a host that have a text in them, less the disks that a guest writes.
-func holding(t *testing.T, lab *privatehost.Host, text string) string {
-	t.Helper()
-	return strings.TrimSpace(inside(t, lab, "grep -rlaF -D skip --exclude='*-root.qcow2' -e '"+text+
-		"' /etc/libvirt /var/lib/libvirt /var/log/libvirt /run/libvirt /var/cache/libvirt || test $? -le 2"))
-}
-
-func expectNoCanary(t *testing.T, s *scene, lab *privatehost.Host, m *infrav1.LibvirtMachine) {
-	t.Helper()
-	if found := holding(t, lab, canary); found != "" {
-		t.Errorf("The secret is in %s", found)
-	}
-	for _, options := range []string{"", "--inactive", "--security-info"} {
-		if document := inside(t, lab, "virsh dumpxml "+options+" "+m.Status.Domain.Name); strings.Contains(document, canary) || strings.Contains(document, domain.SeedVolumeName(uuidOf(m))) && options == "--inactive" {
-			t.Errorf("The definition has traces of the bootstrap data:\n%s", document)
-		}
-	}
-	s.refresh(m)
-	var events corev1.EventList
-	must(t, api.List(t.Context(), &events, client.InNamespace(s.namespace)))
-	if text := fmt.Sprint(m, events); strings.Contains(text, canary) {
-		t.Errorf("The secret is in the API: %s", text)
-	}
-	if line := leaked.Load(); line != nil {
-		t.Errorf("The secret is in the log: %s", *line)
-	}
 }

@@ -60,10 +60,7 @@ func (r *LibvirtMachineReconciler) reconcileBootstrap(ctx context.Context, s *ma
 	}
 	var found error
 	if connected, known := s.host.AgentConnected(ctx, s.uuid); known && !connected {
-		found = &waiting{
-			reason: infrav1.MachineGuestAgentNotConnectedReason, unknown: true,
-			message: "No guest agent is connected: the guest boots, or its image has no qemu-guest-agent",
-		}
+		found = agentTrouble(host.ErrInactive)
 	} else {
 		found = r.pacedLook(ctx, s)
 	}
@@ -211,6 +208,12 @@ func agentTrouble(err error) error {
 		return &waiting{reason: infrav1.HostBusyReason, unknown: true, keep: true, after: busyInterval, message: err.Error()}
 	case errors.Is(err, host.ErrUnreachable):
 		return err
+	case errors.Is(err, host.ErrInactive):
+		// In the same words whether it was seen or asked, which a new connection has to.
+		return &waiting{
+			reason: infrav1.MachineGuestAgentNotConnectedReason, unknown: true,
+			message: "No guest agent answers: the guest boots, or its image has no qemu-guest-agent",
+		}
 	case errors.Is(err, host.ErrUnsupported):
 		return &waiting{
 			reason: infrav1.MachineGuestAgentRefusesReason, unknown: true,
