@@ -56,7 +56,7 @@ var _ = Describe("A cluster of the ClusterClass", Ordered, func() {
 		for _, template := range templates.Items {
 			Expect(template.Status.Capacity).To(HaveKey(corev1.ResourceMemory))
 		}
-	}, SpecTimeout(time.Minute))
+	}, NodeTimeout(time.Minute))
 
 	It("grows and shrinks by its topology", func(ctx SpecContext) {
 		for _, replicas := range []int32{2, 1} {
@@ -68,7 +68,7 @@ var _ = Describe("A cluster of the ClusterClass", Ordered, func() {
 				g.Expect(virsh(ctx, lab.Host(), "list", "--name")).To(HaveLen(int(replicas) + 1))
 			}).WithContext(ctx).WithTimeout(joinTimeout).WithPolling(3 * time.Second).Should(Succeed())
 		}
-	}, SpecTimeout(2*joinTimeout+time.Minute))
+	}, NodeTimeout(2*joinTimeout+time.Minute))
 
 	It("rolls its workers when a variable changes their template", func(ctx SpecContext) {
 		_, before := machinesByHost(ctx)
@@ -100,12 +100,12 @@ var _ = Describe("A cluster of the ClusterClass", Ordered, func() {
 			g.Expect(templates.Items).To(ContainElement(HaveField("Spec.Template.Spec.Memory", WithTransform(
 				func(q resource.Quantity) string { return q.String() }, Equal("1800Mi")))))
 		}).WithContext(ctx).WithTimeout(time.Minute).WithPolling(time.Second).Should(Succeed())
-	}, SpecTimeout(joinTimeout+2*time.Minute))
+	}, NodeTimeout(joinTimeout+2*time.Minute))
 
 	It("leaves nothing behind", func(ctx SpecContext) {
 		deleteCluster(ctx)
 		expectNothingLeft(ctx, lab.Host())
-	}, SpecTimeout(removeTimeout+time.Minute))
+	}, NodeTimeout(removeTimeout+time.Minute))
 })
 
 // changeTopology changes the topology of the cluster.
