@@ -88,6 +88,22 @@ func TestAddressesRunOut(t *testing.T) {
 	s.expectAllThere(green, late)
 }
 
+// TestAddressOfAMachineThatIsGone has the DHCP server keep the address of a guest that was deleted, as libvirt's does for an
+// hour: the next machine would wait for it that long.
+func TestAddressOfAMachineThatIsGone(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	lab := newLab(t)
+	s.readyHost("kvm1", lab.URI())
+	s.readyCluster("green", "10.20.0.0/27")
+	first := s.readyMachine("green", "first", emulated)
+	s.delete(first)
+	s.expectGone(first)
+	if next := s.readyMachine("green", "next", emulated); next.Spec.Address == first.Spec.Address {
+		t.Errorf("Both have %s", next.Spec.Address)
+	}
+}
+
 // TestReservationOfOurMAC has somebody reserve an address for the MAC address that a machine is going to have.
 func TestReservationOfOurMAC(t *testing.T) {
 	t.Parallel()

@@ -157,8 +157,17 @@ func (r *LibvirtMachineReconciler) claimAddress(ctx context.Context, s *machineS
 	case own != "":
 		return checkAddress(s, own, others)
 	}
+	leases := map[string]host.Lease{}
+	if s.libvirtCluster.Spec.Network.UUID != "" {
+		if leases, err = s.host.Leases(ctx, s.libvirtCluster.Spec.Network.UUID); err != nil {
+			return err
+		}
+	}
 	own, err = r.claims.pick(s.cluster, s.uuid, s.plan, internalIP(s.libvirtMachine), func(ip string) bool {
 		return here[ip] != "" || others[ip] != ""
+	}, func(ip string) bool {
+		lease, ok := leases[ip]
+		return ok && lease.MAC != network.MAC(s.uuid)
 	})
 	if err != nil {
 		return err
@@ -218,8 +227,9 @@ type claims struct {
 }
 
 // pick chooses an address that neither taken nor a claim of another domain holds, and claims it: the preferred one if it
-// is free, or the one that the domain claimed before.
-func (c *claims) pick(cluster *clusterv1.Cluster, domainUUID string, plan network.Plan, preferred string, taken func(ip string) bool) (string, error) {
+// is free, or the one that the domain claimed before. One that lingers, because the DHCP server still keeps it for a guest
+// that is gone, is chosen when there is no other: the guest waits until the lease runs out.
+func (c *claims) pick(cluster *clusterv1.Cluster, domainUUID string, plan network.Plan, preferred string, taken, lingers func(ip string) bool) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	key := client.ObjectKeyFromObject(cluster)
@@ -238,7 +248,10 @@ func (c *claims) pick(cluster *clusterv1.Cluster, domainUUID string, plan networ
 		}
 	}
 	if chosen == "" {
-		addr, err := plan.PickAddress(func(addr netip.Addr) bool { return !free(addr.String()) })
+		addr, err := plan.PickAddress(func(addr netip.Addr) bool { return !free(addr.String()) || lingers(addr.String()) })
+		if err != nil {
+			addr, err = plan.PickAddress(func(addr netip.Addr) bool { return !free(addr.String()) })
+		}
 		if err != nil {
 			return "", err
 		}

@@ -25,6 +25,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"libvirt.org/go/libvirt"
 	"libvirt.org/go/libvirtxml"
@@ -134,6 +135,40 @@ func TestLibvirtdReservations(t *testing.T) {
 		t.Errorf("once it runs again: %v", err)
 	}
 	must(t, h.DeleteNetwork(ctx, networkUUID))
+}
+
+// TestLibvirtdLeases has a DHCP server keep the addresses of guests that are gone.
+func TestLibvirtdLeases(t *testing.T) {
+	lab := hosttest.Libvirtd(t)
+	_, h, _ := connect(t, socketURI(lab))
+	ctx := testContext(t)
+	must(t, h.EnsureNetwork(ctx, networkXML(networkUUID, "nodes", "10.7.0")))
+	_, parsed, err := func() (string, *libvirtxml.Network, error) {
+		s, err := h.current()
+		must(t, err)
+		return s.networkXML(ctx, networkUUID, 0)
+	}()
+	must(t, err)
+	// What libvirt's helper writes for dnsmasq: one lease that holds, and one that ran out.
+	status := fmt.Sprintf(`[{"ip-address": "10.7.0.77", "mac-address": "52:54:00:00:00:77", "expiry-time": %d},
+		{"ip-address": "10.7.0.78", "mac-address": "52:54:00:00:00:78", "expiry-time": %d}]`, time.Now().Add(time.Minute).Unix(), time.Now().Add(-time.Minute).Unix())
+	must(t, os.WriteFile(lab.Path("/var/lib/libvirt/dnsmasq/"+parsed.Bridge.Name+".status"), []byte(status), 0o644))
+	leases, err := h.Leases(ctx, networkUUID)
+	if err != nil || len(leases) != 1 || leases["10.7.0.77"].MAC != "52:54:00:00:00:77" {
+		t.Errorf("got %v, %v", leases, err)
+	}
+
+	before := h.Calls()
+	reservation, err := h.Reserve(ctx, networkUUID, "52:54:00:00:00:01", "one", pickNext)
+	must(t, err)
+	must(t, h.Release(ctx, networkUUID, "52:54:00:00:00:01"))
+	leases, err = h.Leases(ctx, networkUUID)
+	if err != nil || len(leases) != 2 || leases[reservation.IP].MAC != "52:54:00:00:00:01" || time.Until(leases[reservation.IP].Until) > leaseTime {
+		t.Errorf("got %v, %v", leases, err)
+	}
+	if _, list := spent(before, h.Calls()); strings.Contains(list, "Lease") {
+		t.Errorf("the calls were %s", list)
+	}
 }
 
 func TestLibvirtdNetworkErrors(t *testing.T) {

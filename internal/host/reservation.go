@@ -147,7 +147,13 @@ func (h *Host) Release(ctx context.Context, networkUUID, mac string) error {
 }
 
 func (s *session) unreserve(ctx context.Context, uuid, mac string) error {
+	known, _ := s.reserved.get(uuid)
+	gone := ""
+	if k := slices.IndexFunc(known, func(r Reservation) bool { return r.MAC == mac }); k >= 0 {
+		gone = known[k].IP
+	}
 	err := s.updateReservation(ctx, uuid, libvirt.NETWORK_UPDATE_COMMAND_DELETE, Reservation{MAC: mac}, liveAndConfig)
+	s.leases.keep(uuid, mac, gone)
 	if err == nil {
 		if known, ok := s.reserved.get(uuid); ok {
 			s.reserved.put(uuid, slices.DeleteFunc(slices.Clone(known), func(r Reservation) bool { return r.MAC == mac }))

@@ -44,6 +44,8 @@ type session struct {
 	agents    *agents
 	// reserved remembers what has been read of networks' reservations.
 	reserved reserved
+	// leases remembers what networks' DHCP servers keep for guests that are gone.
+	leases leases
 	// listed remembers the pools whose volumes have been listed.
 	listed sync.Map
 	// doubted remembers the domains that are going to be looked at.
