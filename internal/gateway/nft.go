@@ -68,8 +68,9 @@ func RenderTable(n Network, others []netip.Prefix, w Wanted) string {
 	line("\t\tct state related accept")
 	line("\t\tct direction reply ct state established accept")
 	for _, f := range sorted(w.Forwards) {
-		line("\t\tct status dnat %sct original ip daddr %s ct original proto-dst %d ip daddr %s %s dport %d accept",
-			from(f.Sources), f.External, f.Port, f.Target, f.Protocol, f.TargetPort)
+		// The original port comes last: nft wants to know the protocol first.
+		line("\t\tct status dnat %sip daddr %s %s dport %d ct original ip daddr %s ct original proto-dst %d accept",
+			from(f.Sources), f.Target, f.Protocol, f.TargetPort, f.External, f.Port)
 	}
 	line("\t\tcounter drop")
 	line("\t}")
