@@ -188,21 +188,26 @@ func wants(t *testing.T, forwards ...gateway.Forward) string {
 // define has a cluster's network with something in its metadata.
 func (s *site) define(uuid, metadata string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patiently)
-	defer cancel()
-	if err := s.libvirt.EnsureNetwork(ctx, definition(s.t, uuid, metadata)); err != nil {
-		s.t.Fatal(err)
-	}
+	document := definition(s.t, uuid, metadata)
+	eventually(s.t, "the network to be defined", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), patiently)
+		defer cancel()
+		return s.libvirt.EnsureNetwork(ctx, document)
+	})
 }
 
 // undefine removes a cluster's network.
 func (s *site) undefine(uuid string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patiently)
-	defer cancel()
-	if err := s.libvirt.DeleteNetwork(ctx, uuid); err != nil {
-		s.t.Fatal(err)
-	}
+	eventually(s.t, "the network to be removed", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), patiently)
+		defer cancel()
+		err := s.libvirt.DeleteNetwork(ctx, uuid)
+		if errors.Is(err, host.ErrNotFound) {
+			return nil
+		}
+		return err
+	})
 }
 
 // status is what the agent tells.
@@ -291,7 +296,7 @@ func forward(name, external string, port uint16, target string, sources ...strin
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
 	err := errors.New("not tried")
-	for deadline := time.Now().Add(patiently); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patiently); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if err = check(); err == nil {
 			return
 		}
