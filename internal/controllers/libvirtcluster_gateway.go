@@ -139,7 +139,7 @@ func judgeGateways(seen []gatewayOnHost, networkUUID string, now time.Time, sile
 	for _, g := range seen {
 		trouble := g.trouble(networkUUID, now, silence)
 		if trouble != nil {
-			trouble.message = g.name + ": " + trouble.message
+			trouble.message = g.name + ": " + shortened(trouble.message)
 			troubles = append(troubles, trouble)
 		}
 		if left := silence - now.Sub(g.agent.changed); left > 0 {
@@ -189,6 +189,16 @@ func (g gatewayOnHost) trouble(networkUUID string, now time.Time, silence time.D
 			strings.Join(status.Blocking, "; "))
 	}
 	return nil
+}
+
+// maxTrouble is how much of what an agent says of one host is told, so that all hosts have room in a condition.
+const maxTrouble = 1000
+
+func shortened(message string) string {
+	if runes := []rune(message); len(runes) > maxTrouble {
+		return string(runes[:maxTrouble]) + "…"
+	}
+	return message
 }
 
 func gatewayTrouble(reason, format string, args ...any) *waiting {
