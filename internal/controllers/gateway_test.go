@@ -18,10 +18,12 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -281,20 +283,25 @@ func TestMetadataIsKept(t *testing.T) {
 func TestSilentAgent(t *testing.T) {
 	t.Parallel()
 	const silence = 6 * time.Second
-	s := newSceneOf(t, "", host.NewPool(ctrl.Log.WithName("host"), host.WithUpload(uploaded.keep)))
-	s.watchFilter = s.namespace
-	ctx, cancel := context.WithCancel(context.Background())
-	ended, err := startManager(ctx, s.hosts, s.watchFilter, s.namespace, nil, func(o *Options) { o.AgentSilence = silence })
-	if err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("The manager ended: %v", err)
+	s := newOwnScene(t)
+	start := func() (end func()) {
+		s.hosts = host.NewPool(ctrl.Log.WithName("host"), host.WithUpload(uploaded.keep))
+		ctx, cancel := context.WithCancel(context.Background())
+		ended, err := startManager(ctx, s.hosts, s.watchFilter, s.namespace, nil, func(o *Options) { o.AgentSilence = silence })
+		if err != nil {
+			cancel()
+			t.Fatal(err)
 		}
-	})
+		end = sync.OnceFunc(func() {
+			cancel()
+			if err := <-ended; err != nil {
+				t.Errorf("The manager ended: %v", err)
+			}
+		})
+		t.Cleanup(end)
+		return end
+	}
+	end := start()
 	lab := newLab(t)
 	s.readyHost("kvm1", lab.URI())
 	green := s.createCluster("green", "10.20.0.0/25", func(c *infrav1.LibvirtCluster) { c.Spec.Network.Forwarding = infrav1.ForwardingHostAgent })
@@ -308,6 +315,15 @@ func TestSilentAgent(t *testing.T) {
 	if took := time.Since(told); took < silence {
 		t.Errorf("It was called silent after %s", took)
 	}
+	// Another manager doesn't know for how long it has been.
+	end()
+	start()
+	staysSo(t, "the agent is called silent", func() error {
+		if s.refresh(green); conditions.GetReason(green, infrav1.ClusterGatewayReadyCondition) != infrav1.ClusterGatewayAgentSilentReason {
+			return errors.New(describe(green))
+		}
+		return nil
+	})
 	agentSays(t, lab, tells(green, gateway.Wanted{}.Generation()))
 	s.expectReady(green)
 }

@@ -26,6 +26,8 @@ import (
 	"sync"
 	"time"
 
+	"sigs.k8s.io/cluster-api/util/conditions"
+
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/gateway"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
@@ -64,6 +66,11 @@ func (r *LibvirtClusterReconciler) reconcileGateway(ctx context.Context, s *clus
 	}
 	troubles, after := judgeGateways(seen, s.libvirtCluster.Spec.Network.UUID, time.Now(), r.AgentSilence)
 	if len(troubles)+len(failures) == 0 {
+		if conditions.GetReason(s.libvirtCluster, infrav1.ClusterGatewayReadyCondition) == infrav1.ClusterGatewayAgentSilentReason &&
+			slices.ContainsFunc(seen, func(g gatewayOnHost) bool { return !g.agent.alive }) {
+			// After a start of the manager, an agent that was silent before has yet to show that it isn't any more.
+			return &waiting{reason: infrav1.ClusterGatewayAgentSilentReason, keep: true, after: after}
+		}
 		return &waiting{reason: infrav1.ClusterGatewayAppliedReason, done: true, after: after}
 	}
 	all := make([]error, 0, len(troubles)+len(failures))
@@ -82,6 +89,8 @@ type agentSighting struct {
 	unreadable string
 	// looked is when that was read, changed when it was first read like this.
 	looked, changed time.Time
+	// alive tells that it was seen to change.
+	alive bool
 }
 
 // agent returns what the agent of a host tells. That is believed until the host says that it has changed, or the agent
@@ -108,8 +117,11 @@ func (r *LibvirtClusterReconciler) agent(ctx context.Context, h *infrav1.Libvirt
 			agent.unreadable = err.Error()
 		}
 	}
-	if agent.status.Renewed.Equal(before.status.Renewed) && !before.changed.IsZero() {
-		agent.changed = before.changed
+	if !before.looked.IsZero() {
+		renewed := !agent.status.Renewed.Equal(before.status.Renewed)
+		if agent.alive = before.alive || renewed; !renewed {
+			agent.changed = before.changed
+		}
 	}
 	r.agents.set(key, epoch, agent)
 	return agent, nil
