@@ -65,7 +65,7 @@ type APIEndpoint struct {
 type NetworkManagementPolicy string
 
 const (
-	// NetworkManaged makes a libvirt network with NAT on each host, and removes it with the cluster. The networks of two
+	// NetworkManaged makes a libvirt network on each host, and removes it with the cluster. The networks of two
 	// hosts aren't connected with each other.
 	NetworkManaged NetworkManagementPolicy = "Managed"
 
@@ -80,8 +80,11 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.managementPolicy) || self.managementPolicy != 'Existing' || (has(self.nodeRange) && has(self.gateway) && has(self.nameservers))",message="managementPolicy Existing needs nodeRange, gateway and nameservers, because machines get static addresses: set all three"
 // +kubebuilder:validation:XValidation:rule="!has(self.managementPolicy) || self.managementPolicy != 'Existing' || !(has(self.subnets) || has(self.uuid))",message="subnets and uuid belong to networks that the provider makes: remove them, or the managementPolicy Existing"
 // +kubebuilder:validation:XValidation:rule="(has(self.managementPolicy) && self.managementPolicy == 'Existing') || !(has(self.name) || has(self.bridge) || has(self.nodeRange) || has(self.gateway) || has(self.nameservers))",message="name, bridge, nodeRange, gateway and nameservers belong to networks that are there already: set managementPolicy to Existing, or remove them"
+// +kubebuilder:validation:XValidation:rule="!has(self.managementPolicy) || self.managementPolicy != 'Existing' || !(has(self.forwarding) || has(self.ingress) || has(self.apiServerAccess))",message="forwarding, ingress and apiServerAccess belong to networks that the provider makes, clients reach an existing network by its own router: remove them, or the managementPolicy Existing"
+// +kubebuilder:validation:XValidation:rule="!(has(self.ingress) || has(self.apiServerAccess)) || (has(self.forwarding) ? self.forwarding == 'HostAgent' : !has(self.uuid))",message="ingress and apiServerAccess don't go with forwarding NAT, which lets nobody in: create the cluster with forwarding: HostAgent, or remove them"
+// +kubebuilder:validation:XValidation:rule="!has(self.ingress) || has(self.ingressCIDR)",message="ingress leads to the address of a LoadBalancer Service: set ingressCIDR, the range of those addresses"
 type ClusterNetwork struct {
-	// managementPolicy is Managed (the provider makes a libvirt network with NAT on each host), or Existing (the network
+	// managementPolicy is Managed (the provider makes a libvirt network on each host), or Existing (the network
 	// of name or bridge is there on every host and connects them). Managed when unset.
 	// +optional
 	ManagementPolicy NetworkManagementPolicy `json:"managementPolicy,omitempty"`
@@ -157,6 +160,22 @@ type ClusterNetwork struct {
 	// +kubebuilder:validation:Maximum=9216
 	MTU int32 `json:"mtu,omitempty"`
 
+	// forwarding says who leads packets between the nodes and the world: NAT (libvirt, which lets nobody in) or HostAgent
+	// (the agent on each host, which lets in what ingress and apiServerAccess say). When unset it is HostAgent if one of
+	// these is set, and NAT otherwise. It is kept for the life of the cluster. With managementPolicy Managed only.
+	// +optional
+	Forwarding Forwarding `json:"forwarding,omitempty"`
+
+	// ingress lets clients outside reach a LoadBalancer Service at ports of an address of the hosts. It can be changed at
+	// any time. With forwarding HostAgent only.
+	// +optional
+	Ingress Ingress `json:"ingress,omitempty,omitzero"`
+
+	// apiServerAccess lets clients in listed networks reach the API server at an address of the hosts. It can be changed
+	// at any time. With forwarding HostAgent only.
+	// +optional
+	APIServerAccess APIServerAccess `json:"apiServerAccess,omitempty,omitzero"`
+
 	// uuid of the managed libvirt network, the same on each host. Set by the provider, kept for the life of the cluster.
 	// +optional
 	// +kubebuilder:validation:MinLength=36
@@ -185,7 +204,7 @@ type Subnet struct {
 // +kubebuilder:validation:MinProperties=1
 type LibvirtClusterStatus struct {
 	// conditions represent the observations of the cluster infrastructure's current state.
-	// Known condition types are Ready, HostsAvailable, NetworkReady, Deleting and Paused.
+	// Known condition types are Ready, HostsAvailable, NetworkReady, GatewayReady, Deleting and Paused.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -228,6 +247,7 @@ type LibvirtClusterInitializationStatus struct {
 // +kubebuilder:validation:XValidation:rule="self.spec.network.cidr == oldSelf.spec.network.cidr",message="spec.network.cidr can't be changed, because machines have addresses from it: create a new cluster instead"
 // +kubebuilder:validation:XValidation:rule="(has(self.spec.network.managementPolicy) && self.spec.network.managementPolicy == 'Existing') == (has(oldSelf.spec.network.managementPolicy) && oldSelf.spec.network.managementPolicy == 'Existing') && has(self.spec.network.name) == has(oldSelf.spec.network.name) && (!has(self.spec.network.name) || self.spec.network.name == oldSelf.spec.network.name) && has(self.spec.network.bridge) == has(oldSelf.spec.network.bridge) && (!has(self.spec.network.bridge) || self.spec.network.bridge == oldSelf.spec.network.bridge)",message="spec.network.managementPolicy, spec.network.name and spec.network.bridge can't be changed, because machines are in that network: create a new cluster instead"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.network.uuid) || (has(self.spec.network.uuid) && self.spec.network.uuid == oldSelf.spec.network.uuid)",message="spec.network.uuid can't be changed or removed: it identifies the libvirt networks of the cluster"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.network.uuid) || (has(self.spec.network.forwarding) ? self.spec.network.forwarding : 'NAT') == (has(oldSelf.spec.network.forwarding) ? oldSelf.spec.network.forwarding : 'NAT')",message="spec.network.forwarding can't be changed once the network is there, because the network would have to be stopped under the machines: create the cluster with forwarding: HostAgent (or NAT) instead"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.spec.controlPlaneEndpoint) || !has(oldSelf.spec.controlPlaneEndpoint.host) || (has(self.spec.controlPlaneEndpoint) && self.spec.controlPlaneEndpoint == oldSelf.spec.controlPlaneEndpoint)",message="spec.controlPlaneEndpoint can't be changed or removed once it is set, because certificates and kubeconfigs name it: create a new cluster instead"
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
