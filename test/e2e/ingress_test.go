@@ -74,7 +74,7 @@ var _ = Describe("A site on a public address", Ordered, func() {
 		Eventually(func(g Gomega) {
 			var cluster infrav1.LibvirtCluster
 			g.Expect(management.GetClient().Get(ctx, client.ObjectKey{Namespace: namespace, Name: clusterName}, &cluster)).To(Succeed())
-			g.Expect(conditions.IsTrue(&cluster, infrav1.GatewayReadyCondition)).To(BeTrue(), "%+v", conditions.Get(&cluster, infrav1.GatewayReadyCondition))
+			g.Expect(conditions.IsTrue(&cluster, infrav1.ClusterGatewayReadyCondition)).To(BeTrue(), "%+v", conditions.Get(&cluster, infrav1.ClusterGatewayReadyCondition))
 		}).WithContext(ctx).WithTimeout(5 * time.Minute).WithPolling(time.Second).Should(Succeed())
 	}, NodeTimeout(6*time.Minute))
 
