@@ -142,6 +142,10 @@ test-guests: packages test-programs $(GOTESTSUM) ## Run the long tests that boot
 test-e2e: packages $(GOTESTSUM) build ## Run the end-to-end tests: real clusters of real machines
 	GOTESTSUM=$(GOTESTSUM) GOTESTSUM_FORMAT=standard-verbose hack/test.sh -tags e2e -timeout 180m ./test/e2e/... -args -ginkgo.v $(E2E_FLAGS)
 
+.PHONY: test-ingress
+test-ingress: ## Run the end-to-end test of the flavor metallb-nginx: a site on a public address, by traffic
+	$(MAKE) test-e2e E2E_FLAGS="--ginkgo.focus='A site on a public address'"
+
 ##@ Lab
 
 .PHONY: node-image

@@ -12,9 +12,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 # Prints a ConfigMap whose only entry is the given file. clusterctl replaces variables everywhere in a template, so a
-# dollar sign that is meant as one is written twice.
+# dollar sign that is meant as one is written twice: with the third argument `variables` those before a brace aren't.
 config_map() {
-  local name=$1 file=$2
+  local name=$1 file=$2 dollars='s/\$/$$/g'
+  if [ "${3:-}" = variables ]; then dollars='s/\$\([^{]\)/$$\1/g'; fi
   cat <<END
 ---
 apiVersion: v1
@@ -27,13 +28,13 @@ metadata:
 data:
   $(basename "$file"): |
 END
-  sed -e 's/\$/$$/g' -e 's/^\(.\)/    \1/' "$file"
+  sed -e "$dollars" -e 's/^\(.\)/    \1/' "$file"
 }
 
 # Prints what puts Calico on a cluster. The definitions go to a ConfigMap of their own, because `kubectl apply` writes
 # each object into an annotation of at most 256 KiB once more.
 calico() {
-  hack/build/calico-manifest.sh "$work/all.yaml"
+  hack/build/manifest.sh calico "$work/all.yaml"
   awk -v RS='(^|\n)---\n' -v crds="$work/crds.yaml" -v rest="$work/calico.yaml" '
     /[^[:space:]]/ {
       file = $0 ~ /(^|\n)kind: CustomResourceDefinition(\n|$)/ ? crds : rest
@@ -44,6 +45,30 @@ calico() {
   config_map '${CLUSTER_NAME}-calico-crds' "$work/crds.yaml"
   # shellcheck disable=SC2016
   config_map '${CLUSTER_NAME}-calico' "$work/calico.yaml"
+}
+
+# Prints what puts a site on a cluster: MetalLB, the two ways to have an NGINX ingress, the web workload.
+site() {
+  local name
+  cat templates/ingress.yaml
+  hack/build/manifest.sh metallb "$work/metallb.yaml"
+  # shellcheck disable=SC2016 # clusterctl replaces the variable.
+  config_map '${CLUSTER_NAME}-metallb' "$work/metallb.yaml"
+  for name in metallb-pools ingress-service nginx-ingress plain-nginx web; do
+    config_map "\${CLUSTER_NAME}-$name" "templates/site/$name.yaml" variables
+  done
+}
+
+# Prints the cluster of templates/cluster.yaml with the labels by which its site is chosen, and with a certificate that
+# is good for the address by which it is reached from outside.
+cluster_with_site() {
+  sed -e '/^    cni: /r templates/site/labels.yaml' -e '/^    clusterConfiguration:/r templates/site/cert-sans.yaml' \
+    templates/cluster.yaml >"$work/cluster.yaml"
+  if [ "$(diff templates/cluster.yaml "$work/cluster.yaml" | grep -c '^>')" -ne 5 ]; then
+    echo "release.sh: templates/cluster.yaml doesn't have the lines after which the flavor metallb-nginx adds its own" >&2
+    exit 1
+  fi
+  cat "$work/cluster.yaml"
 }
 
 # Prints the components of an installation with the release's image.
@@ -62,6 +87,9 @@ cp metadata.yaml "$out/metadata.yaml"
 
 calico >"$work/cni.yaml"
 
+site >"$work/site.yaml"
+cluster_with_site >"$work/cluster-with-site.yaml"
+
 # Prints the parts of a cluster template, and Calico after them.
 template() {
   for part in "$@"; do
@@ -74,6 +102,13 @@ template() {
 template host network-managed cluster >"$out/cluster-template.yaml"
 template network-managed cluster >"$out/cluster-template-existing-hosts.yaml"
 template network-bridge cluster >"$out/cluster-template-bridge.yaml"
+{
+  template host network-gateway
+  for part in cluster-with-site site; do
+    echo ---
+    cat "$work/$part.yaml"
+  done
+} >"$out/cluster-template-metallb-nginx.yaml"
 template host topology >"$out/cluster-template-topology.yaml"
 template host network-managed cluster-flatcar >"$out/cluster-template-flatcar.yaml"
 cp templates/clusterclass.yaml "$out/clusterclass-libvirt.yaml"

@@ -62,6 +62,7 @@ requirements() {
   critools) echo "sigs.k8s.io/cri-tools@$CRI_TOOLS_VERSION" ;;
   kubevip) echo "github.com/kube-vip/kube-vip@$KUBE_VIP_VERSION" ;;
   calico) echo "github.com/projectcalico/calico@$CALICO_MODULE" ;;
+  metallb) echo "go.universe.tf/metallb@$METALLB_VERSION" ;;
   *)
     echo "update.sh: unknown module $1; the modules are those in targets.txt" >&2
     return 1

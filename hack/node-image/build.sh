@@ -22,6 +22,7 @@ node_cni=(bandwidth bridge firewall host-local loopback portmap tuning)
 image_programs=(
   etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy coredns kube-vip
   calico-node calico-cni calico-cni-install calico-kube-controllers calico-check-status
+  metallb-controller metallb-speaker
 )
 programs=("${node_programs[@]}" "${node_cni[@]/#/cni-}" "${image_programs[@]}")
 
@@ -59,6 +60,9 @@ image_names() {
   echo "docker.io/calico/node:$CALICO_VERSION"
   echo "docker.io/calico/cni:$CALICO_VERSION"
   echo "docker.io/calico/kube-controllers:$CALICO_VERSION"
+  echo "quay.io/metallb/controller:$METALLB_VERSION"
+  echo "quay.io/metallb/speaker:$METALLB_VERSION"
+  echo "registry.local/capl/nginx:v1"
   echo "registry.local/capl/netcheck:v1"
 }
 
@@ -137,7 +141,7 @@ main() {
   node)
     size=6G
     inputs+=("$here/packages" "$here/rootfs/node" "$here/images" "$here/pause" "$here/netcheck"
-      "=$("$here/../build/build.sh" --keys "${programs[@]}")" "=$KUBERNETES_VERSION $CALICO_VERSION $KUBE_VIP_VERSION")
+      "=$("$here/../build/build.sh" --keys "${programs[@]}")" "=$KUBERNETES_VERSION $CALICO_VERSION $KUBE_VIP_VERSION $METALLB_VERSION")
     ;;
   *)
     sed -n '2,4s/^# //p' "${BASH_SOURCE[0]}" >&2

@@ -55,6 +55,10 @@ func TestReleasedTemplates(t *testing.T) {
 			"LIBVIRT_NODE_RANGE": "192.168.1.100-192.168.1.149", "LIBVIRT_GATEWAY": "192.168.1.1",
 			"LIBVIRT_NAMESERVERS": "192.168.1.1, 192.168.1.2",
 		}, []string{"LibvirtCluster demo"}},
+		"network-gateway": {map[string]string{
+			"CONTROL_PLANE_ENDPOINT_IP": "10.100.0.2", "LIBVIRT_EXTERNAL_ADDRESS": "203.0.113.10",
+			"LIBVIRT_API_EXTERNAL_ADDRESS": "203.0.113.11", "LIBVIRT_API_ALLOWED_CIDRS": "198.51.100.0/24,192.0.2.9/32",
+		}, []string{"LibvirtCluster demo"}},
 	} {
 		t.Run(part, func(t *testing.T) {
 			content, err := os.ReadFile(filepath.Join("..", "..", "templates", part+".yaml"))
@@ -96,9 +100,13 @@ func TestVariablesAreInTheReference(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	parts, err := filepath.Glob(filepath.Join("..", "..", "templates", "*.yaml"))
-	if err != nil || len(parts) == 0 {
-		t.Fatalf("no templates: %v", err)
+	var parts []string
+	for _, pattern := range []string{"*.yaml", "site/*.yaml"} {
+		found, err := filepath.Glob(filepath.Join("..", "..", "templates", pattern))
+		if err != nil || len(found) == 0 {
+			t.Fatalf("no templates %s: %v", pattern, err)
+		}
+		parts = append(parts, found...)
 	}
 	for _, part := range parts {
 		content, err := os.ReadFile(part)

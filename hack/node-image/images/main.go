@@ -131,6 +131,14 @@ func imageFor(name string, from sources) (image, error) {
 			{path: "profiles/cpu.pprof"},
 		}
 		img.entrypoint = []string{"/usr/bin/kube-controllers"}
+	case strings.Contains(name, "/metallb/"):
+		img.files = []file{program("metallb-"+repository, "/"+repository)}
+		img.entrypoint = []string{"/" + repository}
+	case repository == "nginx":
+		// With kubectl, by which a script learns what nginx is to lead to.
+		img.base = from.netbase
+		img.files = []file{program("kubectl", "/usr/local/bin/kubectl")}
+		img.entrypoint = []string{"/usr/sbin/nginx"}
 	case repository == "kube-proxy":
 		img.base = from.netbase
 		img.files = []file{program(repository, "/usr/local/bin/kube-proxy")}

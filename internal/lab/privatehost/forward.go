@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"runtime"
 	"sync"
 	"time"
@@ -58,7 +59,7 @@ func Forward(ctx context.Context, netnsPath, listen, target string) (net.Addr, e
 			}
 			go func() {
 				defer client.Close()
-				server, err := dialIn(ctx, netnsPath, target)
+				server, err := dialIn(ctx, netnsPath, netip.AddrPort{}, target)
 				if err != nil {
 					return // the client sees its connection closed
 				}
@@ -70,13 +71,32 @@ func Forward(ctx context.Context, netnsPath, listen, target string) (net.Addr, e
 	return listener.Addr(), nil
 }
 
-// dialIn dials in a network namespace. A socket stays in the namespace in
-// which it was made, so only the dial needs a thread there. The thread is
-// never unlocked and so ends with its goroutine, whatever went wrong.
-func dialIn(ctx context.Context, netnsPath, target string) (net.Conn, error) {
+// dialIn dials in a network namespace, from an address if one is given.
+func dialIn(ctx context.Context, netnsPath string, local netip.AddrPort, target string) (net.Conn, error) {
+	return inNetns(netnsPath, func() (net.Conn, error) {
+		// One address, one attempt: a racing dial would leave this thread.
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
+		addr, err := net.ResolveTCPAddr("tcp", target)
+		if err != nil {
+			return nil, err
+		}
+		var dialer net.Dialer
+		if local.IsValid() {
+			dialer.LocalAddr = net.TCPAddrFromAddrPort(local)
+		}
+		return dialer.DialContext(ctx, "tcp", addr.String())
+	})
+}
+
+// inNetns calls a function in a network namespace. A socket stays in the
+// namespace in which it was made, so only what makes it needs a thread there.
+// The thread is never unlocked and so ends with its goroutine, whatever went
+// wrong.
+func inNetns[T any](netnsPath string, f func() (T, error)) (T, error) {
 	type result struct {
-		conn net.Conn
-		err  error
+		value T
+		err   error
 	}
 	done := make(chan result, 1)
 	go func() {
@@ -90,19 +110,11 @@ func dialIn(ctx context.Context, netnsPath, target string) (net.Conn, error) {
 			done <- result{err: fmt.Errorf("entering network namespace %s: %w", netnsPath, err)}
 			return
 		}
-		// One address, one attempt: a racing dial would leave this thread.
-		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-		defer cancel()
-		addr, err := net.ResolveTCPAddr("tcp", target)
-		if err != nil {
-			done <- result{err: err}
-			return
-		}
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr.String())
-		done <- result{conn, err}
+		value, err := f()
+		done <- result{value, err}
 	}()
 	r := <-done
-	return r.conn, r.err
+	return r.value, r.err
 }
 
 // pipe copies both ways until both ends are done or the context ends, passing

@@ -22,12 +22,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/vishvananda/netns"
 )
 
 // TestJoin shows that two hosts are neighbours on one layer 2: each answers
@@ -84,7 +81,7 @@ func TestJoin(t *testing.T) {
 
 // say sends a packet from one host to an address of another, which answers.
 func say(ctx context.Context, from, to *Host, address string) error {
-	server, err := within(to, func() (net.Conn, error) {
+	server, err := inNetns(to.Netns(), func() (net.Conn, error) {
 		conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(address)})
 		return conn, err
 	})
@@ -92,7 +89,7 @@ func say(ctx context.Context, from, to *Host, address string) error {
 		return err
 	}
 	defer server.Close()
-	client, err := within(from, func() (net.Conn, error) { return net.Dial("udp4", server.LocalAddr().String()) })
+	client, err := inNetns(from.Netns(), func() (net.Conn, error) { return net.Dial("udp4", server.LocalAddr().String()) })
 	if err != nil {
 		return err
 	}
@@ -125,31 +122,6 @@ func say(ctx context.Context, from, to *Host, address string) error {
 		return fmt.Errorf("the answer is %q, %w", said[:n], err)
 	}
 	return nil
-}
-
-// within opens a socket in a host's network. The thread that entered it ends with its goroutine.
-func within(h *Host, open func() (net.Conn, error)) (net.Conn, error) {
-	type result struct {
-		conn net.Conn
-		err  error
-	}
-	opened := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread()
-		ns, err := netns.GetFromPath(h.Netns())
-		if err == nil {
-			defer ns.Close()
-			err = netns.Set(ns)
-		}
-		if err != nil {
-			opened <- result{nil, err}
-			return
-		}
-		conn, err := open()
-		opened <- result{conn, err}
-	}()
-	got := <-opened
-	return got.conn, got.err
 }
 
 func hardwareAddress(ctx context.Context, t *testing.T, h *Host) string {

@@ -1,0 +1,126 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package topology
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hosttest"
+)
+
+// TestSite has a management plane accept what the flavor metallb-nginx generates from few variables, and an API server
+// what its resource sets put on the cluster, by the order in which they do.
+func TestSite(t *testing.T) {
+	m := manage(t)
+	required := map[string]string{
+		"CONTROL_PLANE_ENDPOINT_IP": "10.100.0.2",
+		"LIBVIRT_URI":               hosttest.TestDriver(t),
+		// Nothing is there, so that no machine gets further than its image.
+		"LIBVIRT_IMAGE_URL": "http://127.0.0.1:9/node.qcow2", "LIBVIRT_IMAGE_CHECKSUM": "sha256:" + strings.Repeat("0123456789abcdef", 4),
+		"LIBVIRT_EXTERNAL_ADDRESS": "203.0.113.10", "LIBVIRT_API_EXTERNAL_ADDRESS": "203.0.113.11",
+		"LIBVIRT_API_ALLOWED_CIDRS": "198.51.100.0/24,192.0.2.9/32",
+	}
+	manifests := m.generate("demo", "metallb-nginx", required)
+	m.apply("everything", manifests)
+
+	// Of each set, what it has the labels for and which ConfigMaps it applies.
+	found := map[string]map[string]string{}
+	selectors := map[string][]string{}
+	sets := map[string][]string{}
+	var labels map[string]string
+	for _, object := range decode(t, manifests) {
+		name := strings.TrimPrefix(object.GetName(), "demo-")
+		switch object.GetKind() {
+		case "Cluster":
+			labels = object.GetLabels()
+		case "ConfigMap":
+			data, _, err := unstructured.NestedStringMap(object.Object, "data")
+			must(t, err)
+			found[name] = data
+		case "ClusterResourceSet":
+			selector, _, err := unstructured.NestedStringMap(object.Object, "spec", "clusterSelector", "matchLabels")
+			must(t, err)
+			for key, value := range selector {
+				selectors[name] = append(selectors[name], key+"="+value)
+			}
+			resources, _, err := unstructured.NestedSlice(object.Object, "spec", "resources")
+			must(t, err)
+			for _, resource := range resources {
+				sets[name] = append(sets[name], strings.TrimPrefix(resource.(map[string]any)["name"].(string), "demo-"))
+			}
+		}
+	}
+	for set, want := range map[string]bool{"calico": true, "metallb": true, "nginx-ingress": true, "plain-nginx": false, "web": true} {
+		if len(selectors[set]) != 1 {
+			t.Fatalf("the set %s selects by %v", set, selectors[set])
+		}
+		key, value, _ := strings.Cut(selectors[set][0], "=")
+		if selected := labels[key] == value; selected != want {
+			t.Errorf("a cluster with the labels %v is given %s: %t", labels, set, selected)
+		}
+	}
+	for _, set := range []string{"metallb", "nginx-ingress", "plain-nginx", "web"} {
+		if len(sets[set]) == 0 {
+			t.Errorf("the set %s is empty", set)
+		}
+		for _, name := range sets[set] {
+			if len(found[name]) != 1 {
+				t.Fatalf("the set %s needs the ConfigMap %s, which has %d entries", set, name, len(found[name]))
+			}
+			for _, content := range found[name] {
+				if strings.Contains(content, "$$") {
+					t.Errorf("%s has a dollar sign twice", name)
+				}
+				m.apply(name, content)
+			}
+		}
+	}
+	var service corev1.Service
+	must(t, m.api.Get(t.Context(), client.ObjectKey{Namespace: "nginx-ingress", Name: "nginx-ingress"}, &service))
+	if got := service.Annotations["metallb.io/loadBalancerIPs"]; got != "10.100.0.130" {
+		t.Errorf("the ingress asks for the address %q", got)
+	}
+
+	for variable, label := range map[string]string{"LOAD_BALANCER": "load-balancer", "INGRESS": "ingress", "WORKLOAD": "workload", "CNI": "cni"} {
+		variables := map[string]string{variable: "none"}
+		for name, value := range required {
+			variables[name] = value
+		}
+		i := slices.IndexFunc(decode(t, m.generate("demo", "metallb-nginx", variables)), func(object *unstructured.Unstructured) bool {
+			return object.GetKind() == "Cluster" && object.GetLabels()[label] == "demo-none"
+		})
+		if i < 0 {
+			t.Errorf("%s doesn't leave anything out", variable)
+		}
+	}
+}
+
+// apply has the API server take manifests, without a field that it doesn't know.
+func (m *management) apply(what, manifests string) {
+	m.t.Helper()
+	file := filepath.Join(m.t.TempDir(), what+".yaml")
+	must(m.t, os.WriteFile(file, []byte(manifests), 0o600))
+	m.command(nil, filepath.Join(m.binDir, "kubectl"), "--kubeconfig", m.kubeconfig, "apply", "--validate=strict", "--filename", file)
+}
