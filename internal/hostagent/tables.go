@@ -37,6 +37,8 @@ type tables struct {
 // table is one as it was written, and as the kernel showed it right after that.
 type table struct {
 	script, listing string
+	// sure is set when nobody changed any rules in between, so that the listing is what the script makes.
+	sure bool
 }
 
 func newTables() *tables { return &tables{written: map[string]table{}} }
@@ -48,21 +50,43 @@ func (t *tables) ensure(ctx context.Context, name, script string) (bool, error) 
 		return false, err
 	}
 	before, known := t.written[name]
-	if known && before.script == script && before.listing == found {
+	if known && before.sure && before.script == script && before.listing == found {
 		return false, nil
 	}
 	if found != "" && !isOurs(found) && !(known && handle(found) == handle(before.listing)) {
 		return false, fmt.Errorf("table inet %s: %w", name, errForeign)
 	}
-	if err := runScript(ctx, script); err != nil {
+	t.written[name], err = write(ctx, name, script)
+	if err != nil {
 		return false, fmt.Errorf("writing table inet %s: %w", name, err)
 	}
-	written, err := listTable(ctx, name)
-	if err != nil {
-		return true, err
-	}
-	t.written[name] = table{script: script, listing: written}
 	return true, nil
+}
+
+// write runs a table's script and reads what the kernel makes of it, again if others change rules meanwhile. Those who do
+// so all the time are waited for until the next pass, which a change causes.
+func write(ctx context.Context, name, script string) (table, error) {
+	written := table{script: script}
+	for range 3 {
+		before, err := rulesGeneration()
+		if err != nil {
+			return written, err
+		}
+		if err := runScript(ctx, script); err != nil {
+			return written, err
+		}
+		if written.listing, err = listTable(ctx, name); err != nil {
+			return written, err
+		}
+		after, err := rulesGeneration()
+		if err != nil {
+			return written, err
+		}
+		if written.sure = after == before+1; written.sure {
+			break
+		}
+	}
+	return written, nil
 }
 
 // removeOthers removes all tables of ours but those to keep, and returns their names.
