@@ -113,9 +113,13 @@ func TestGatewayOfACluster(t *testing.T) {
 		expect(metav1.ConditionFalse, reason, texts...)
 	}
 	refused(infrav1.ClusterGatewayAgentNotSeenReason, "kvm1: the host agent has never reported: run host-agent install", "kvm2: ")
-	if green.Spec.Network.Forwarding != infrav1.ForwardingHostAgent || !ptr.Deref(green.Status.Initialization.Provisioned, false) {
-		t.Errorf("Its forwarding is %q, and provisioned is %v", green.Spec.Network.Forwarding, green.Status.Initialization.Provisioned)
-	}
+	// Machines needn't wait for agents.
+	eventually(t, "it is provisioned", func() error {
+		if s.refresh(green); !ptr.Deref(green.Status.Initialization.Provisioned, false) || green.Spec.Network.Forwarding != infrav1.ForwardingHostAgent {
+			return fmt.Errorf("forwarding is %q\n%s", green.Spec.Network.Forwarding, describe(green))
+		}
+		return nil
+	})
 	var generation string
 	for name := range labs {
 		wanted, err := s.wantedOn(name, green)
