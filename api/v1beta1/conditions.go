@@ -146,6 +146,49 @@ const (
 	// ClusterNetworkInactiveReason says that the libvirt network of spec.network.name is stopped on a host: start it.
 	ClusterNetworkInactiveReason = "NetworkInactive"
 
+	// ClusterGatewayReadyCondition is true while the agents of the hosts that have the node network lead packets in and out
+	// as spec.network.ingress and spec.network.apiServerAccess say. It is there with spec.network.forwarding HostAgent only.
+	// Machines don't wait for it.
+	ClusterGatewayReadyCondition = "GatewayReady"
+
+	// ClusterGatewayAppliedReason says that the agents have applied what is wanted.
+	ClusterGatewayAppliedReason = "Applied"
+
+	// ClusterGatewayAgentNotSeenReason says that no agent has reported on a host that the message names: run host-agent
+	// install there.
+	ClusterGatewayAgentNotSeenReason = "AgentNotSeen"
+
+	// ClusterGatewayAgentSilentReason says that the agent of a host hasn't reported for five minutes: see to it with
+	// systemctl status host-agent there. The rules that it made stay in force.
+	ClusterGatewayAgentSilentReason = "AgentSilent"
+
+	// ClusterGatewayNotAppliedReason says that the agent of a host is yet to apply what is wanted: wait some seconds.
+	ClusterGatewayNotAppliedReason = "NotApplied"
+
+	// ClusterGatewayRefusedReason says that the agent of a host doesn't apply what it was told, because it can't read it or
+	// because that leads out of the cluster: upgrade the older one of controller and agent.
+	ClusterGatewayRefusedReason = "Refused"
+
+	// ClusterGatewayClashReason says that another network on a host already lets connections in at the same external
+	// address and port: change one of the two.
+	ClusterGatewayClashReason = "Clash"
+
+	// ClusterGatewayAddressMissingReason says that no host of the cluster has an external address: add it to an interface
+	// of a host, or correct spec.network.
+	ClusterGatewayAddressMissingReason = "AddressMissing"
+
+	// ClusterGatewayBlockedReason says that the firewall of a host, which isn't ours, drops what is forwarded: the message
+	// names table and chain. Have it accept that.
+	ClusterGatewayBlockedReason = "Blocked"
+
+	// ClusterGatewayFailedReason says that the agent of a host couldn't write its rules, for the reason in the message. It
+	// tries again by itself.
+	ClusterGatewayFailedReason = "Failed"
+
+	// ClusterKubeconfigConflictReason says that a Secret has the name of the kubeconfig for outside and isn't ours: delete
+	// or rename it.
+	ClusterKubeconfigConflictReason = "KubeconfigConflict"
+
 	// ClusterEndpointNotSetReason says that neither spec.controlPlaneEndpoint nor Cluster.spec.controlPlaneEndpoint
 	// is set: set one of them.
 	ClusterEndpointNotSetReason = "ControlPlaneEndpointNotSet"

@@ -31,7 +31,9 @@ import (
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/domain"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/gateway"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
 )
 
 // HostEvents wakes the reconcilers when something changes on a host. It is the one consumer of the pool's events.
@@ -73,7 +75,9 @@ func (e *HostEvents) count(event host.Event) {
 	switch event.Kind {
 	case host.NetworkChanged:
 		e.counts[event.Host+" "+event.UUID]++
-		e.counts[event.Host+" "+anyNetwork]++
+		if event.UUID != gateway.StatusNetworkUUID {
+			e.counts[event.Host+" "+anyNetwork]++
+		}
 	case host.HostConnected, host.StoragePoolChanged:
 		e.counts[event.Host]++
 	}
@@ -125,9 +129,13 @@ func (e *HostEvents) dispatch(ctx context.Context, event host.Event) error {
 	case host.DomainChanged:
 		return e.domainChanged(ctx, hostOf(event.Host), event.UUID)
 	case host.NetworkChanged:
+		if event.UUID == gateway.StatusNetworkUUID {
+			// The agent renews its status every minute, which is nothing to machines.
+			return e.wakeClusters(ctx, behindAgents, client.InNamespace(hostOf(event.Host).Namespace))
+		}
 		// A network that isn't ours may be what was in the way of one of ours.
 		key := hostOf(event.Host)
-		if err := e.wakeClusters(ctx, client.InNamespace(key.Namespace)); err != nil {
+		if err := e.wakeClusters(ctx, allClusters, client.InNamespace(key.Namespace)); err != nil {
 			return err
 		}
 		if err := e.wakeMachines(ctx, client.InNamespace(key.Namespace), client.MatchingFields{hostNameField: key.Name}); err != nil {
@@ -141,7 +149,7 @@ func (e *HostEvents) dispatch(ctx context.Context, event host.Event) error {
 	case host.HostConnected, host.HostDisconnected:
 		key := hostOf(event.Host)
 		e.hosts.add(key)
-		if err := e.wakeClusters(ctx, client.InNamespace(key.Namespace)); err != nil {
+		if err := e.wakeClusters(ctx, allClusters, client.InNamespace(key.Namespace)); err != nil {
 			return err
 		}
 		if err := e.wakeMachines(ctx, client.InNamespace(key.Namespace), client.MatchingFields{hostNameField: key.Name}); err != nil {
@@ -183,15 +191,24 @@ func (e *HostEvents) wakeMachines(ctx context.Context, options ...client.ListOpt
 	return nil
 }
 
-func (e *HostEvents) wakeClusters(ctx context.Context, options ...client.ListOption) error {
+func (e *HostEvents) wakeClusters(ctx context.Context, which func(*infrav1.LibvirtCluster) bool, options ...client.ListOption) error {
 	var list infrav1.LibvirtClusterList
 	if err := e.Client.List(ctx, &list, e.filtered(options)...); err != nil {
 		return err
 	}
 	for i := range list.Items {
-		e.clusters.add(client.ObjectKeyFromObject(&list.Items[i]))
+		if which(&list.Items[i]) {
+			e.clusters.add(client.ObjectKeyFromObject(&list.Items[i]))
+		}
 	}
 	return nil
+}
+
+func allClusters(*infrav1.LibvirtCluster) bool { return true }
+
+// behindAgents tells of a cluster that the agents of its hosts have to do with.
+func behindAgents(c *infrav1.LibvirtCluster) bool {
+	return network.Forwarding(c.Spec.Network) == infrav1.ForwardingHostAgent
 }
 
 func (e *HostEvents) filtered(options []client.ListOption) []client.ListOption {

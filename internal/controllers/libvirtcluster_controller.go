@@ -18,7 +18,8 @@ package controllers
 
 import (
 	"context"
-	"net/netip"
+	"errors"
+	"time"
 
 	kerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/klog/v2"
@@ -37,6 +38,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/gateway"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
 )
@@ -49,9 +51,13 @@ type LibvirtClusterReconciler struct {
 	Hosts            *host.Pool
 	Events           *HostEvents
 	WatchFilterValue string
+	// AgentSilence is how long a host's agent may go without renewing its status.
+	AgentSilence time.Duration
 
-	// up are the ranges of the managed networks that were seen up.
-	up memo[networkOnHost, netip.Prefix]
+	// up are the managed networks that were seen up.
+	up memo[networkOnHost, upNetwork]
+	// agents are what the agents of hosts told, by the key of the host.
+	agents memo[string, agentSighting]
 	// fit are the existing networks that were seen fit for the nodes.
 	fit memo[networkUse, fitNetwork]
 }
@@ -70,7 +76,9 @@ func (r *LibvirtClusterReconciler) SetupWithManager(ctx context.Context, mgr ctr
 		WithEventFilter(predicates.ResourceHasFilterLabel(mgr.GetScheme(), log, r.WatchFilterValue)).
 		Watches(&clusterv1.Cluster{},
 			handler.EnqueueRequestsFromMapFunc(util.ClusterToInfrastructureMapFunc(ctx, gvk, mgr.GetClient(), &infrav1.LibvirtCluster{})),
-			predicates.ClusterPausedTransitions(mgr.GetScheme(), log)).
+			// The kubeconfig, of which there is one for outside too, is there by the time the control plane is initialized.
+			predicates.Any(mgr.GetScheme(), log, predicates.ClusterPausedTransitions(mgr.GetScheme(), log),
+				predicates.ClusterControlPlaneInitialized(mgr.GetScheme(), log))).
 		Watches(&infrav1.LibvirtHost{}, handler.EnqueueRequestsFromMapFunc(r.hostToClusters)).
 		Watches(&infrav1.LibvirtMachine{}, handler.EnqueueRequestsFromMapFunc(r.machineToCluster), onlyDeletes).
 		WatchesRawSource(r.Events.clusters.source()).
@@ -110,8 +118,12 @@ type clusterScope struct {
 	cluster        *clusterv1.Cluster
 	libvirtCluster *infrav1.LibvirtCluster
 	plans          network.Plans
+	// forwards are the connections that are let in from outside.
+	forwards []gateway.Forward
 	// selected are the hosts that the cluster may use, hosts those of them that are ready.
 	selected, hosts []*infrav1.LibvirtHost
+	// up are the hosts that have the network.
+	up []*infrav1.LibvirtHost
 	// stuck tells that the network couldn't be taken from a host that isn't selected any more.
 	stuck bool
 }
@@ -153,7 +165,7 @@ func (r *LibvirtClusterReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 	defer func() {
 		if err := patchHelper.Patch(ctx, libvirtCluster, patch.WithOwnedConditions{Conditions: []string{
 			infrav1.ReadyCondition, infrav1.ClusterHostsAvailableCondition, infrav1.ClusterNetworkReadyCondition,
-			infrav1.DeletingCondition, clusterv1.PausedCondition,
+			infrav1.ClusterGatewayReadyCondition, infrav1.DeletingCondition, clusterv1.PausedCondition,
 		}}); err != nil {
 			reterr = kerrors.NewAggregate([]error{reterr, unlessGone(err)})
 		}
@@ -169,9 +181,18 @@ func (r *LibvirtClusterReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 		{infrav1.ClusterHostsAvailableCondition, infrav1.ClusterHostsAvailableReason, r.reconcileHosts},
 		{infrav1.ClusterNetworkReadyCondition, infrav1.ClusterNetworkReadyReason, r.reconcileNetwork},
 	})
+	counts := []string{infrav1.ClusterHostsAvailableCondition, infrav1.ClusterNetworkReadyCondition}
+	if network.Forwarding(libvirtCluster.Spec.Network) == infrav1.ForwardingHostAgent {
+		// A host without the network is nothing to the gateways of the others.
+		counts = append(counts, infrav1.ClusterGatewayReadyCondition)
+		outside, failed := runBeside(ctx, libvirtCluster, scope, []phase[*clusterScope]{
+			{infrav1.ClusterGatewayReadyCondition, infrav1.ClusterGatewayAppliedReason, r.reconcileGateway},
+		})
+		result, err = sooner(result, outside), errors.Join(err, failed)
+	}
 	if scope.stuck && (result.RequeueAfter == 0 || result.RequeueAfter > unreachableInterval) {
 		result.RequeueAfter = unreachableInterval
 	}
-	setReady(libvirtCluster, infrav1.ReadyReason, infrav1.ClusterHostsAvailableCondition, infrav1.ClusterNetworkReadyCondition)
+	setReady(libvirtCluster, infrav1.ReadyReason, counts...)
 	return result, err
 }

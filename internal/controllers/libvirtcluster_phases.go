@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -175,6 +176,9 @@ func (r *LibvirtClusterReconciler) reconcileNetwork(ctx context.Context, s *clus
 	if err := r.reconcileEndpoint(ctx, s); err != nil {
 		return err
 	}
+	if s.forwards, err = network.Forwards(s.libvirtCluster.Spec, s.plans); err != nil {
+		return &waiting{reason: infrav1.ClusterInvalidNetworkReason, message: "spec.network." + err.Error()}
+	}
 	existing := network.Existing(s.libvirtCluster.Spec.Network)
 	bringUp := r.ensureNetwork
 	if existing {
@@ -186,7 +190,6 @@ func (r *LibvirtClusterReconciler) reconcileNetwork(ctx context.Context, s *clus
 		// The UUID and the hosts are written down before anything is made, so that a crash leaves nothing unknown behind.
 		return err
 	}
-	up := 0
 	var failures []error
 	for i, err := range onEach(ctx, s.hosts, func(ctx context.Context, h *infrav1.LibvirtHost) error { return bringUp(ctx, s, h) }) {
 		name := s.hosts[i].Name
@@ -197,9 +200,9 @@ func (r *LibvirtClusterReconciler) reconcileNetwork(ctx context.Context, s *clus
 			failures = append(failures, wrapHost(name, err))
 			continue
 		}
-		up++
+		s.up = append(s.up, s.hosts[i])
 	}
-	if up > 0 {
+	if len(s.up) > 0 {
 		s.libvirtCluster.Status.Initialization.Provisioned = ptr.To(true)
 		s.libvirtCluster.Status.FailureDomains = failureDomains(s.selected, s.libvirtCluster.Status.Hosts)
 	}
@@ -238,8 +241,8 @@ func (r *LibvirtClusterReconciler) reconcileEndpoint(_ context.Context, s *clust
 
 func (r *LibvirtClusterReconciler) writeDownNetwork(ctx context.Context, s *clusterScope) error {
 	before := s.libvirtCluster.DeepCopy()
-	if s.libvirtCluster.Spec.Network.UUID == "" {
-		s.libvirtCluster.Spec.Network.UUID = string(s.libvirtCluster.UID)
+	if spec := &s.libvirtCluster.Spec.Network; spec.UUID == "" {
+		spec.Forwarding, spec.UUID = network.Forwarding(*spec), string(s.libvirtCluster.UID)
 		written := s.libvirtCluster.DeepCopy()
 		if err := r.Client.Patch(ctx, written, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
 			return fmt.Errorf("writing spec.network.uuid: %w", err)
@@ -266,13 +269,17 @@ func (r *LibvirtClusterReconciler) writeDownNetwork(ctx context.Context, s *clus
 
 // definition is that of the network on a host.
 func (s *clusterScope) definition(h *infrav1.LibvirtHost) network.Definition {
-	return network.Definition{
+	definition := network.Definition{
 		UUID:  s.libvirtCluster.Spec.Network.UUID,
 		Name:  network.Name(s.cluster.Namespace, s.cluster.Name),
 		MTU:   s.libvirtCluster.Spec.Network.MTU,
 		Plan:  s.plans.For(failureDomain(h)),
 		Owner: s.owner(),
 	}
+	if network.Forwarding(s.libvirtCluster.Spec.Network) == infrav1.ForwardingHostAgent {
+		definition.Gateway = ptr.To(network.WantedOn(definition.Plan, s.forwards))
+	}
+	return definition
 }
 
 func (s *clusterScope) owner() owner.Owner {
@@ -294,7 +301,8 @@ func (r *LibvirtClusterReconciler) ensureNetwork(ctx context.Context, s *cluster
 	definition := s.definition(h)
 	key := networkOnHost{hostKey(h.Namespace, h.Name), definition.UUID}
 	epoch := r.Events.epoch(key.host, key.uuid)
-	if prefix, ok := r.up.get(key, epoch); ok && prefix == definition.Plan.Prefix {
+	wanted := seenUp(definition)
+	if seen, ok := r.up.get(key, epoch); ok && seen == wanted {
 		return nil
 	}
 	found, err := kvm.Network(ctx, definition.UUID)
@@ -307,7 +315,14 @@ func (r *LibvirtClusterReconciler) ensureNetwork(ctx context.Context, s *cluster
 			return err
 		}
 		if serves {
-			r.up.set(key, epoch, definition.Plan.Prefix)
+			told, err := network.HasGateway(found.XML, definition)
+			if err != nil {
+				return err
+			}
+			if !told {
+				return defineNetwork(ctx, kvm, definition)
+			}
+			r.up.set(key, epoch, wanted)
 			return nil
 		}
 		if err := r.clearNetwork(ctx, s, h, kvm); err != nil {
@@ -328,6 +343,11 @@ func (r *LibvirtClusterReconciler) ensureNetwork(ctx context.Context, s *cluster
 	if err := network.CheckConflicts(definition, documents); err != nil {
 		return conflict("%s: remove it, or make the cluster with another spec.network", err)
 	}
+	return defineNetwork(ctx, kvm, definition)
+}
+
+// defineNetwork makes a network, or writes its definition anew while it goes on as it is.
+func defineNetwork(ctx context.Context, kvm *host.Host, definition network.Definition) error {
 	document, err := network.RenderNetwork(definition)
 	if err != nil {
 		return err
@@ -359,6 +379,22 @@ func (r *LibvirtClusterReconciler) clearNetwork(ctx context.Context, s *clusterS
 // networkOnHost is a network of a cluster on one host.
 type networkOnHost struct {
 	host, uuid string
+}
+
+// upNetwork is what was seen of a network that is up.
+type upNetwork struct {
+	prefix netip.Prefix
+	// generation of what the host's agent is told; empty with NAT.
+	generation string
+}
+
+// seenUp is what is seen of a network that is as its definition says.
+func seenUp(definition network.Definition) upNetwork {
+	seen := upNetwork{prefix: definition.Plan.Prefix}
+	if definition.Gateway != nil {
+		seen.generation = definition.Gateway.Generation()
+	}
+	return seen
 }
 
 func conflict(format string, args ...any) error {

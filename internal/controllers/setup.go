@@ -41,6 +41,8 @@ type Options struct {
 	OrphanInterval time.Duration
 	// ImageInterval is the time between two looks at the images of a host, DefaultImageInterval when it is zero.
 	ImageInterval time.Duration
+	// AgentSilence is how long a host's agent may go without renewing its status, DefaultAgentSilence when it is zero.
+	AgentSilence time.Duration
 	// ImagePolicy says from where images may come and how large they may be.
 	ImagePolicy image.Policy
 	// Metrics are those that the pool of hosts observes its calls with. Without them nobody reads what is counted.
@@ -81,6 +83,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, hosts *host.Pool, options Opti
 	}
 	if err := (&LibvirtClusterReconciler{
 		Client: mgr.GetClient(), APIReader: mgr.GetAPIReader(), Hosts: hosts, Events: events, WatchFilterValue: options.WatchFilterValue,
+		AgentSilence: cmp.Or(options.AgentSilence, DefaultAgentSilence),
 	}).SetupWithManager(ctx, mgr, controller.Options{MaxConcurrentReconciles: options.ClusterWorkers}); err != nil {
 		return fmt.Errorf("setting up the LibvirtCluster controller: %w", err)
 	}

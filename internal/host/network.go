@@ -104,6 +104,19 @@ func (s *session) network(ctx context.Context, uuid string) (Network, error) {
 	return network, nil
 }
 
+// NetworkXML returns the persistent definition of a network, in one call. ErrNotFound: there is none with that UUID.
+func (h *Host) NetworkXML(ctx context.Context, uuid string) (string, error) {
+	s, err := h.current()
+	if err != nil {
+		return "", err
+	}
+	definition, _, err := s.networkXML(ctx, uuid, libvirt.NETWORK_XML_INACTIVE)
+	if err != nil {
+		return "", fmt.Errorf("reading network %s: %w", uuid, err)
+	}
+	return definition, nil
+}
+
 // Networks returns all networks, in about three calls for each: for checks before a new one is made.
 func (h *Host) Networks(ctx context.Context) ([]Network, error) {
 	networks, err := h.networks(ctx)

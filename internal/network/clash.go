@@ -19,14 +19,17 @@ package network
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/gateway"
 )
 
-// Clash is an address of an existing network that machines of two clusters could get.
+// Clash is an address that two clusters would both use: one of an existing network that machines of both could get, or one
+// of a host's with a port at which both let connections in.
 type Clash struct {
 	// With is the other cluster.
 	With *infrav1.LibvirtCluster
@@ -34,11 +37,14 @@ type Clash struct {
 	Field, Value string
 	// Detail says what is the matter with the value and the remedy. A cluster of another namespace isn't named.
 	Detail string
+	// remedy follows the name of the other cluster in Detail.
+	remedy string
 }
 
-// FindClash looks among other clusters for one that uses the same existing network, has a host in common with ours, and
-// could give its machines an address that ours could give too. It returns nil when there is none. Hosts are those of all
-// namespaces: two LibvirtHosts with the same URI are one host.
+// FindClash looks among other clusters for one that has a host in common with ours and either could give its machines an
+// address of the same existing network that ours could give too, or lets connections in at an external address and port
+// where ours does. It returns nil when there is none. Hosts are those of all namespaces: two LibvirtHosts with the same URI
+// are one host.
 func FindClash(ours *infrav1.LibvirtCluster, others []infrav1.LibvirtCluster, hosts []infrav1.LibvirtHost) *Clash {
 	for i := range others {
 		other := &others[i]
@@ -46,6 +52,9 @@ func FindClash(ours *infrav1.LibvirtCluster, others []infrav1.LibvirtCluster, ho
 			continue
 		}
 		clash := clashing(ours.Spec, other.Spec)
+		if clash == nil {
+			clash = clashingOutside(ours.Spec.Network, other.Spec.Network)
+		}
 		if clash == nil || !shareHost(ours, other, hosts) {
 			continue
 		}
@@ -54,7 +63,7 @@ func FindClash(ours *infrav1.LibvirtCluster, others []infrav1.LibvirtCluster, ho
 			name = "a LibvirtCluster of another namespace"
 		}
 		clash.With = other
-		clash.Detail += " " + name + ", which uses the same network: choose another"
+		clash.Detail += " " + name + clash.remedy
 		return clash
 	}
 	return nil
@@ -71,19 +80,50 @@ func clashing(ours, theirs infrav1.LibvirtClusterSpec) *Clash {
 	if err != nil || err2 != nil {
 		return nil
 	}
+	found := func(field, value, detail string) *Clash {
+		return &Clash{Field: field, Value: value, Detail: detail, remedy: ", which uses the same network: choose another"}
+	}
 	endpoint, endpointErr := netip.ParseAddr(ours.ControlPlaneEndpoint.Host)
 	other, otherErr := netip.ParseAddr(theirs.ControlPlaneEndpoint.Host)
 	switch {
 	case here.Overlaps(there):
-		return &Clash{Field: "network.nodeRange", Value: here.String(), Detail: fmt.Sprintf("overlaps the nodeRange %s of", there)}
+		return found("network.nodeRange", here.String(), fmt.Sprintf("overlaps the nodeRange %s of", there))
 	case otherErr == nil && here.Contains(other):
-		return &Clash{Field: "network.nodeRange", Value: here.String(), Detail: fmt.Sprintf("contains the control-plane endpoint %s of", other)}
+		return found("network.nodeRange", here.String(), fmt.Sprintf("contains the control-plane endpoint %s of", other))
 	case endpointErr == nil && there.Contains(endpoint):
-		return &Clash{Field: "controlPlaneEndpoint.host", Value: endpoint.String(), Detail: fmt.Sprintf("lies in the nodeRange %s of", there)}
+		return found("controlPlaneEndpoint.host", endpoint.String(), fmt.Sprintf("lies in the nodeRange %s of", there))
 	case endpointErr == nil && otherErr == nil && endpoint == other:
-		return &Clash{Field: "controlPlaneEndpoint.host", Value: endpoint.String(), Detail: "is also that of"}
+		return found("controlPlaneEndpoint.host", endpoint.String(), "is also that of")
 	}
 	return nil
+}
+
+// clashingOutside compares the external addresses and ports of two clusters.
+func clashingOutside(ours, theirs infrav1.ClusterNetwork) *Clash {
+	there := ways(theirs)
+	for _, way := range ways(ours) {
+		if slices.ContainsFunc(there, way.Overlaps) {
+			return &Clash{
+				Field: "network." + way.Name, Value: fmt.Sprintf("%s/%s", netip.AddrPortFrom(way.External, way.Port), way.Protocol),
+				Detail: "is also a way into", remedy: ", on a host that both may use: choose another port, or another externalAddress",
+			}
+		}
+	}
+	return nil
+}
+
+// ways are the outer ends of the forwards of a cluster, without those that can't be used.
+func ways(spec infrav1.ClusterNetwork) []gateway.Forward {
+	var found []gateway.Forward
+	if external, err := netip.ParseAddr(spec.Ingress.ExternalAddress); err == nil {
+		for _, p := range spec.Ingress.Ports {
+			found = append(found, ingressForward(p, external))
+		}
+	}
+	if external, err := netip.ParseAddr(spec.APIServerAccess.ExternalAddress); err == nil {
+		found = append(found, apiServerWay(spec.APIServerAccess, external))
+	}
+	return found
 }
 
 // shareHost tells whether two clusters may use the same host.

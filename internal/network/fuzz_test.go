@@ -18,6 +18,7 @@ package network
 
 import (
 	"encoding/json"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -28,6 +29,7 @@ import (
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/crdtest"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/gateway"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/owner"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/xmltest"
 )
@@ -101,10 +103,10 @@ func FuzzPlans(f *testing.F) {
 		for k := range data {
 			data[k] = byte(k * (n + 1) * 41)
 		}
-		f.Add("10.100.0.0/25", "", "", data)
+		f.Add("10.100.0.0/25", "", "203.0.113.10", data)
 		f.Add("192.168.1.0/24", "192.168.1.100-192.168.1.149", "192.168.1.1", data)
 	}
-	f.Fuzz(func(t *testing.T, cidr, nodes, gateway string, data []byte) {
+	f.Fuzz(func(t *testing.T, cidr, nodes, router string, data []byte) {
 		spec, ok := schema.Spec(t, data)
 		if !ok {
 			return // these bytes make no spec
@@ -118,11 +120,12 @@ func FuzzPlans(f *testing.F) {
 			t.Fatalf("An admitted spec is none: %v\n%s", err, crdtest.String(spec))
 		}
 		// A pattern doesn't make an address.
-		parsed.Network.CIDR, parsed.Network.NodeRange, parsed.Network.Gateway = cidr, nodes, gateway
+		parsed.Network.CIDR, parsed.Network.NodeRange, parsed.Network.Gateway = cidr, nodes, router
 		plans, err := NewPlans(parsed.Network)
 		if err != nil {
 			return // the webhook refuses it
 		}
+		checkForwards(t, parsed, plans, router)
 		plan := plans.Main
 		if !plan.Prefix.Contains(plan.Nodes.First) || !plan.Prefix.Contains(plan.Nodes.Last) || plan.Nodes.Size() < 1 {
 			t.Errorf("Nodes get %s of %s", plan.Nodes, plan.Prefix)
@@ -152,4 +155,36 @@ func FuzzPlans(f *testing.F) {
 			t.Errorf("of the nameservers %v the guest is told\n%s", nameservers, text)
 		}
 	})
+}
+
+// checkForwards has a managed network let connections in at an address, and what is admitted of that be taken by the agent.
+func checkForwards(t *testing.T, spec infrav1.LibvirtClusterSpec, plans Plans, external string) {
+	t.Helper()
+	if Existing(spec.Network) {
+		return
+	}
+	spec.Network.Forwarding = infrav1.ForwardingHostAgent
+	spec.ControlPlaneEndpoint.Host = plans.Main.VIPs.First.String()
+	if spec.Network.Ingress.ExternalAddress = ""; plans.Main.Ingress.IsValid() {
+		spec.Network.Ingress.ExternalAddress = external
+	}
+	spec.Network.APIServerAccess.ExternalAddress, spec.Network.APIServerAccess.AllowedCIDRs = external, []string{"198.51.100.0/24"}
+	forwards, err := Forwards(spec, plans)
+	if err != nil {
+		return // the webhook refuses it
+	}
+	for _, plan := range append(slices.Collect(maps.Values(plans.subnets)), plans.Main) {
+		wanted := WantedOn(plan, forwards)
+		ranges, own := []netip.Prefix{plan.Prefix}, []netip.Addr{plan.Gateway}
+		if plan.Ingress.IsValid() {
+			ranges, own = append(ranges, plan.Ingress), append(own, plan.IngressGateway)
+		}
+		if err := gateway.Check(wanted, ranges, own); err != nil {
+			t.Errorf("The agent refuses what was admitted: %v", err)
+		}
+		d := Definition{UUID: ourUUID, Name: "n", Plan: plan, Gateway: &wanted}
+		if told, err := HasGateway(renderedNetwork(t, d), d); err != nil || !told {
+			t.Errorf("The agent isn't told of %v: %v", wanted, err)
+		}
+	}
 }

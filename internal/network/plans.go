@@ -18,7 +18,9 @@ package network
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 )
@@ -75,6 +77,18 @@ func (p Plans) For(failureDomain string) Plan {
 		return plan
 	}
 	return p.Main
+}
+
+// Prefixes are the ranges of all plans, that of ingress among them.
+func (p Plans) Prefixes() []netip.Prefix {
+	found := []netip.Prefix{p.Main.Prefix}
+	if p.Main.Ingress.IsValid() {
+		found = append(found, p.Main.Ingress)
+	}
+	for _, failureDomain := range slices.Sorted(maps.Keys(p.subnets)) {
+		found = append(found, p.subnets[failureDomain].Prefix)
+	}
+	return found
 }
 
 // Existing tells whether a node network is there already, for the provider to use and never to change.

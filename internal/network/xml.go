@@ -23,6 +23,7 @@ import (
 
 	"libvirt.org/go/libvirtxml"
 
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/gateway"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/owner"
 )
 
@@ -36,7 +37,15 @@ type Definition struct {
 	MTU   int32
 	Plan  Plan
 	Owner owner.Owner
+	// Gateway is what the host's agent is told to let in. Without it, libvirt does NAT and lets nobody in.
+	Gateway *gateway.Wanted
 }
+
+// Forward modes of libvirt. With open, libvirt makes no rules of its own that would reject what is let in.
+const (
+	forwardNAT  = "nat"
+	forwardOpen = "open"
+)
 
 // Name of a cluster's network, as virsh shows it. A namespace has no dot, so two clusters never share a name.
 func Name(namespace, cluster string) string {
@@ -48,9 +57,18 @@ func Bridge(networkUUID string) string {
 	return "capl-" + strings.ReplaceAll(networkUUID, "-", "")[:10]
 }
 
-// RenderNetwork is the XML of a cluster's network: NAT towards the outside, addresses by reservation only, and a second
-// address for the host in the ingress range, without which it would never ask for an address there by ARP.
+// RenderNetwork is the XML of a cluster's network: NAT towards the outside, by libvirt or by the host's agent, addresses by
+// reservation only, and a second address for the host in the ingress range, without which it would never ask for an address
+// there by ARP.
 func RenderNetwork(d Definition) (string, error) {
+	metadata, mode := d.Owner.Render(), forwardNAT
+	if d.Gateway != nil {
+		wanted, err := d.Gateway.Render()
+		if err != nil {
+			return "", fmt.Errorf("rendering network %s: %w", d.Name, err)
+		}
+		metadata, mode = metadata+wanted, forwardOpen
+	}
 	mtu := d.MTU
 	if mtu == 0 {
 		mtu = DefaultMTU
@@ -58,8 +76,8 @@ func RenderNetwork(d Definition) (string, error) {
 	net := libvirtxml.Network{
 		UUID:     d.UUID,
 		Name:     d.Name,
-		Metadata: &libvirtxml.NetworkMetadata{XML: d.Owner.Render()},
-		Forward:  &libvirtxml.NetworkForward{Mode: "nat"},
+		Metadata: &libvirtxml.NetworkMetadata{XML: metadata},
+		Forward:  &libvirtxml.NetworkForward{Mode: mode},
 		Bridge:   &libvirtxml.NetworkBridge{Name: Bridge(d.UUID), STP: "off", Delay: "0"},
 		MTU:      &libvirtxml.NetworkMTU{Size: uint(mtu)},
 		IPs: []libvirtxml.NetworkIP{{

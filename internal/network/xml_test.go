@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/gateway"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/owner"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/xmltest"
 )
@@ -123,6 +124,10 @@ func TestCheckConflicts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	agents, err := gateway.RenderStatusNetwork(gateway.Status{Networks: []gateway.NetworkStatus{{UUID: ourUUID}}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	foreign := func(inner string) string {
 		return "<network><name>foreign</name><uuid>11111111-1111-4111-8111-111111111111</uuid>" + inner + "</network>"
 	}
@@ -133,6 +138,7 @@ func TestCheckConflicts(t *testing.T) {
 	}{
 		{"nothing there", nil, ""},
 		{"our own network", []string{own}, ""},
+		{"the status of the host's agent", []string{agents, own}, ""},
 		{"a range beside ours", []string{foreign(`<ip address="10.100.1.1" netmask="255.255.255.0"/>`)}, ""},
 		{"an IPv6 network", []string{foreign(`<ip family="ipv6" address="2001:db8::1" prefix="64"/>`)}, ""},
 		{"a network without addresses", []string{foreign(`<forward mode="bridge"/><bridge name="br0"/>`)}, ""},

@@ -48,7 +48,7 @@ func setupCluster(mgr ctrl.Manager) error {
 	return ctrl.NewWebhookManagedBy(mgr, &infrav1.LibvirtCluster{}).WithValidator(clusterValidator{mgr.GetClient()}).Complete()
 }
 
-// ValidateCreate refuses a spec that can't be served, and addresses that another cluster gives out.
+// ValidateCreate refuses a spec that can't be served, and addresses that another cluster gives out or is reached at.
 func (v clusterValidator) ValidateCreate(ctx context.Context, cluster *infrav1.LibvirtCluster) (admission.Warnings, error) {
 	found := validateCluster(cluster.Spec, field.NewPath("spec"))
 	clash, err := v.findClash(ctx, cluster)
@@ -58,8 +58,8 @@ func (v clusterValidator) ValidateCreate(ctx context.Context, cluster *infrav1.L
 	return nil, invalid("LibvirtCluster", cluster.Name, append(found, clash...))
 }
 
-// ValidateUpdate refuses a spec that can't be served, addresses that another cluster gives out, and changes that a
-// network or machines which are already there can't follow.
+// ValidateUpdate refuses a spec that can't be served, addresses that another cluster gives out or is reached at, and changes
+// that a network or machines which are already there can't follow.
 func (v clusterValidator) ValidateUpdate(ctx context.Context, before, after *infrav1.LibvirtCluster) (admission.Warnings, error) {
 	// What was accepted once is accepted again, or stricter rules would keep finalizers from being removed.
 	if equality.Semantic.DeepEqual(before.Spec, after.Spec) {
@@ -75,10 +75,11 @@ func (v clusterValidator) ValidateUpdate(ctx context.Context, before, after *inf
 	return nil, invalid("LibvirtCluster", after.Name, append(found, clash...))
 }
 
-// findClash looks for a cluster that gives out the same addresses of an existing network. One that is deleted may still
-// have machines, and a cluster that is deleted itself must be able to go.
+// findClash looks for a cluster that gives out the same addresses of an existing network, or lets connections in at the same
+// external address and port. One that is deleted may still have machines, and a cluster that is deleted itself must be able
+// to go.
 func (v clusterValidator) findClash(ctx context.Context, cluster *infrav1.LibvirtCluster) (field.ErrorList, error) {
-	if !network.Existing(cluster.Spec.Network) || !cluster.DeletionTimestamp.IsZero() {
+	if network.Forwarding(cluster.Spec.Network) == infrav1.ForwardingNAT || !cluster.DeletionTimestamp.IsZero() {
 		return nil, nil
 	}
 	var clusters infrav1.LibvirtClusterList
@@ -114,6 +115,9 @@ func validateCluster(spec infrav1.LibvirtClusterSpec, path *field.Path) field.Er
 		if err := plans.Main.CheckEndpoint(host); err != nil {
 			found = append(found, field.Invalid(path.Child("controlPlaneEndpoint", "host"), host, err.Error()))
 		}
+	}
+	if _, err := network.Forwards(spec, plans); err != nil {
+		found = append(found, networkError(err, path.Child("network")))
 	}
 	return found
 }

@@ -28,6 +28,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	clusterctlv1 "sigs.k8s.io/cluster-api/cmd/clusterctl/api/v1alpha3"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -107,6 +110,68 @@ func TestCredentialsStayWhileAHostNamesThem(t *testing.T) {
 	kvm1.Finalizers = nil
 	must(t, api.Update(t.Context(), kvm1))
 	eventually(t, "it may be deleted with the host gone", func() error { return client.IgnoreNotFound(api.Delete(t.Context(), used)) })
+}
+
+// TestManagerWritesNoOtherSecrets tries out, by the name of the manager's service account and with all rights, what the
+// policy leaves it.
+func TestManagerWritesNoOtherSecrets(t *testing.T) {
+	installPolicy(t)
+	ns := namespace(t, "")
+	config := rest.CopyConfig(apiConfig)
+	config.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + system + ":capl-manager", Groups: []string{"system:masters"}}
+	asManager, err := client.New(config, client.Options{Scheme: scheme})
+	must(t, err)
+	secretOf := func(name string, edits ...func(*corev1.Secret)) *corev1.Secret {
+		secret := &corev1.Secret{ObjectMeta: meta(ns, name), Type: clusterv1.ClusterSecretType}
+		secret.OwnerReferences = []metav1.OwnerReference{{
+			APIVersion: infrav1.GroupVersion.String(), Kind: "LibvirtCluster", Name: "demo", UID: "11111111-1111-4111-8111-111111111111",
+		}}
+		for _, edit := range edits {
+			edit(secret)
+		}
+		return secret
+	}
+	unowned := func(s *corev1.Secret) { s.OwnerReferences = nil }
+	opaque := func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque }
+	denied := func(what string, err error) {
+		t.Helper()
+		if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "<cluster>-kubeconfig-external, which a LibvirtCluster owns") {
+			t.Errorf("%s gave %v", what, err)
+		}
+	}
+	eventually(t, "the policy is in force", func() error {
+		if err := asManager.Create(t.Context(), secretOf("trial"), client.DryRunAll); !apierrors.IsForbidden(err) {
+			return fmt.Errorf("a creation gives %w", err)
+		}
+		return nil
+	})
+	denied("Another name", asManager.Create(t.Context(), secretOf("demo-kubeconfig")))
+	denied("Another type", asManager.Create(t.Context(), secretOf("demo-kubeconfig-external", opaque)))
+	denied("No owner", asManager.Create(t.Context(), secretOf("demo-kubeconfig-external", unowned)))
+
+	ours := secretOf("demo-kubeconfig-external")
+	must(t, asManager.Create(t.Context(), ours))
+	before := ours.DeepCopy()
+	ours.Data = map[string][]byte{"value": []byte("x")}
+	must(t, asManager.Patch(t.Context(), ours, client.MergeFrom(before)))
+	before = ours.DeepCopy()
+	orphaned := ours.DeepCopy()
+	orphaned.OwnerReferences = nil
+	denied("Taking the owner away", asManager.Patch(t.Context(), orphaned, client.MergeFrom(before)))
+	must(t, asManager.Delete(t.Context(), ours))
+
+	for _, theirs := range []*corev1.Secret{secretOf("bootstrap", unowned, opaque), secretOf("other-kubeconfig-external", unowned)} {
+		create(t, theirs)
+		before := theirs.DeepCopy()
+		theirs.Data = map[string][]byte{"value": []byte("x")}
+		denied("Changing "+theirs.Name, asManager.Patch(t.Context(), theirs, client.MergeFrom(before)))
+		denied("Deleting "+theirs.Name, asManager.Delete(t.Context(), theirs))
+		adopted := before.DeepCopy()
+		adopted.OwnerReferences = ours.DeepCopy().OwnerReferences
+		denied("Adopting "+theirs.Name, asManager.Patch(t.Context(), adopted, client.MergeFrom(before)))
+		// Everybody else may.
+		must(t, api.Delete(t.Context(), theirs))
+	}
 }
 
 // TestNamespaceGoesWithItsHosts deletes a namespace. Kubernetes does so in no particular order, and again and again.

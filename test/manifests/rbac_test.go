@@ -34,8 +34,9 @@ import (
 // used are the rights that the manager makes use of, by group and resource. Whoever adds one to a marker in the code adds
 // it here too, with what it is for.
 var used = map[string]string{
-	// Credentials of hosts and bootstrap data are read one by one; nothing lists or changes Secrets.
-	"/secrets": "get",
+	// Credentials of hosts, bootstrap data and kubeconfigs are read one by one; nothing lists Secrets. Those that are made,
+	// changed and deleted are kubeconfigs for outside, and config/policy/kubeconfigs_only.yaml keeps it to these.
+	"/secrets": "create delete get patch",
 	// The cache, and what Reconcile writes: spec.hostName, spec.providerID, finalizers; conditions and all else in status.
 	"infrastructure.cluster.x-k8s.io/libvirthosts":           "get list patch watch",
 	"infrastructure.cluster.x-k8s.io/libvirthosts/status":    "patch",
