@@ -82,6 +82,11 @@ build: kubectl-libvirt ## Build the manager, the lab program and the kubectl plu
 kubectl-libvirt: ## Build the kubectl plugin into bin/
 	go build -o bin/kubectl-libvirt ./cmd/kubectl-libvirt
 
+# It loads the libvirt of the host that it runs on.
+.PHONY: host-agent
+host-agent: ## Build the agent for KVM hosts into bin/
+	go build -trimpath -tags libvirt_dlopen,netgo,osusergo -ldflags '-s -w -X main.version=$(VERSION)' -o bin/host-agent ./cmd/host-agent
+
 .PHONY: generate
 generate: $(CONTROLLER_GEN) ## Generate deepcopy functions
 	$(CONTROLLER_GEN) object:headerFile=hack/boilerplate.go.txt paths=./api/...
@@ -122,7 +127,7 @@ test: packages test-programs $(GOTESTSUM) ## Run all tests but the end-to-end on
 .PHONY: test-faults
 test-faults: packages test-programs $(GOTESTSUM) ## Run the long tests of hosts that fail, and of their neighbours
 	KUBEBUILDER_ASSETS=$(BUILT) CAPL_BIN_DIR=$(BUILT) GOTESTSUM=$(GOTESTSUM) GOTESTSUM_FORMAT=standard-verbose \
-	  hack/test.sh -tags faults -timeout 60m -run '$(FAULTS)' ./internal/host/ ./internal/controllers/
+	  hack/test.sh -tags faults -timeout 60m -run '$(FAULTS)' ./internal/host/ ./internal/hostagent/ ./internal/controllers/
 
 .PHONY: fuzz
 fuzz: packages ## Fuzz the parsers of images and the makers of XML, each for FUZZTIME; the last line sums up
@@ -134,7 +139,7 @@ test-guests: packages test-programs $(GOTESTSUM) ## Run the long tests that boot
 	  hack/test.sh -tags guests -timeout 60m -run '$(GUESTS)' ./internal/...
 
 .PHONY: test-e2e
-test-e2e: packages $(GOTESTSUM) build ## Run the end-to-end tests: real clusters of real machines
+test-e2e: packages $(GOTESTSUM) build host-agent ## Run the end-to-end tests: real clusters of real machines
 	GOTESTSUM=$(GOTESTSUM) GOTESTSUM_FORMAT=standard-verbose hack/test.sh -tags e2e -timeout 180m ./test/e2e/... -args -ginkgo.v $(E2E_FLAGS)
 
 .PHONY: test-ingress

@@ -177,8 +177,8 @@ const (
 	// of a host, or correct spec.network.
 	ClusterGatewayAddressMissingReason = "AddressMissing"
 
-	// ClusterGatewayBlockedReason says that the firewall of a host, which isn't ours, drops what is forwarded: the message
-	// names table and chain. Have it accept that.
+	// ClusterGatewayBlockedReason says that something on a host that isn't ours, a firewall as a rule, stops what is
+	// forwarded: the message names table and chain. Have it accept that.
 	ClusterGatewayBlockedReason = "Blocked"
 
 	// ClusterGatewayFailedReason says that the agent of a host couldn't write its rules, for the reason in the message. It

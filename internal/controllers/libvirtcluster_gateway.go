@@ -189,16 +189,16 @@ func (g gatewayOnHost) trouble(networkUUID string, now time.Time, silence time.D
 	if problem, ok := problemOf(status, networkUUID, gateway.ProblemFailed); ok {
 		return gatewayTrouble(infrav1.ClusterGatewayFailedReason, "%s", problem)
 	}
+	// Of what clashes nothing is applied, so that the generation is another, too.
+	if problem, ok := problemOf(status, networkUUID, gateway.ProblemClash); ok {
+		return gatewayTrouble(infrav1.ClusterGatewayClashReason, "%s", problem)
+	}
 	if generation := g.applied(networkUUID); generation != g.wanted.Generation() {
 		return gatewayTrouble(infrav1.ClusterGatewayNotAppliedReason, "the host agent has applied generation %q and %q is wanted: wait",
 			generation, g.wanted.Generation())
 	}
-	if problem, ok := problemOf(status, networkUUID, gateway.ProblemClash); ok {
-		return gatewayTrouble(infrav1.ClusterGatewayClashReason, "%s", problem)
-	}
 	if len(status.Blocking) > 0 {
-		return gatewayTrouble(infrav1.ClusterGatewayBlockedReason, "rules of others block what is forwarded: %s: have them accept it",
-			strings.Join(status.Blocking, "; "))
+		return gatewayTrouble(infrav1.ClusterGatewayBlockedReason, "%s", strings.Join(status.Blocking, "; "))
 	}
 	return nil
 }

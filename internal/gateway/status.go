@@ -41,9 +41,9 @@ type Status struct {
 	Reads string
 	// Renewed is when the status was written, by the host's clock. An agent that runs writes it every RenewInterval.
 	Renewed time.Time
-	// Networks are those with an owner of ours, in the order of their UUIDs.
+	// Networks are the open ones with an owner of ours, in the order of their UUIDs.
 	Networks []NetworkStatus
-	// Blocking are the rules of others on the host that drop or reject what is forwarded, in words that name the table
+	// Blocking is what others have set up on the host that stops what the networks need, in words that name the table
 	// and the chain.
 	Blocking []string
 }
@@ -56,6 +56,9 @@ type NetworkStatus struct {
 	UUID string
 	// Generation that the host's rules have; empty when they let nothing in, because nothing acceptable was ever wanted.
 	Generation string
+	// Applied is what Generation stands for, nil without one. It is there for the agent itself: after its restart it
+	// knows what was applied before, and so which of two networks was first.
+	Applied *Wanted
 	// Problems are what keeps the wanted generation, or part of it, from working.
 	Problems []Problem
 }
@@ -98,6 +101,7 @@ type statusElement struct {
 type networkElement struct {
 	UUID       string         `xml:"uuid,attr"`
 	Generation string         `xml:"generation,attr"`
+	Applied    *wantedElement `xml:"capl:gateway"`
 	Problems   []problemWrite `xml:"capl:problem"`
 }
 
@@ -119,6 +123,10 @@ func RenderStatusNetwork(s Status) (string, error) {
 	}
 	for _, n := range s.Networks {
 		network := networkElement{UUID: n.UUID, Generation: n.Generation}
+		if n.Applied != nil {
+			applied := n.Applied.element()
+			network.Applied = &applied
+		}
 		for _, p := range n.Problems {
 			network.Problems = append(network.Problems, problemWrite(p))
 		}
@@ -154,8 +162,9 @@ func ReadStatus(document string) (Status, error) {
 				Reads    string `xml:"reads,attr"`
 				Renewed  string `xml:"renewed,attr"`
 				Networks []struct {
-					UUID       string `xml:"uuid,attr"`
-					Generation string `xml:"generation,attr"`
+					UUID       string       `xml:"uuid,attr"`
+					Generation string       `xml:"generation,attr"`
+					Applied    *readElement `xml:"https://infrastructure.cluster.x-k8s.io/libvirt/gateway/v1 gateway"`
 					Problems   []struct {
 						Kind     ProblemKind `xml:"kind,attr"`
 						External string      `xml:"external,attr"`
@@ -182,6 +191,11 @@ func ReadStatus(document string) (Status, error) {
 	status := Status{Agent: found.Agent, Reads: found.Reads, Renewed: renewed}
 	for _, n := range found.Networks {
 		network := NetworkStatus{UUID: n.UUID, Generation: n.Generation}
+		if n.Applied != nil {
+			if applied, err := readWanted(*n.Applied); err == nil {
+				network.Applied = &applied
+			}
+		}
 		for _, p := range n.Problems {
 			network.Problems = append(network.Problems, Problem(p))
 		}

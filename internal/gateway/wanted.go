@@ -127,6 +127,14 @@ func (w Wanted) Generation() string {
 
 // Render is the element for the <metadata> of a network. libvirt insists on a prefixed namespace.
 func (w Wanted) Render() (string, error) {
+	data, err := xml.Marshal(w.element())
+	if err != nil {
+		return "", fmt.Errorf("rendering a gateway: %w", err)
+	}
+	return string(data), nil
+}
+
+func (w Wanted) element() wantedElement {
 	element := wantedElement{Prefix: Namespace, Generation: w.Generation()}
 	for _, f := range w.Forwards {
 		forward := forwardElement{
@@ -138,11 +146,7 @@ func (w Wanted) Render() (string, error) {
 		}
 		element.Forwards = append(element.Forwards, forward)
 	}
-	data, err := xml.Marshal(element)
-	if err != nil {
-		return "", fmt.Errorf("rendering a gateway: %w", err)
-	}
-	return string(data), nil
+	return element
 }
 
 // ErrNone says that a network's XML has no gateway element of any version.

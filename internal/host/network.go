@@ -203,18 +203,7 @@ func (s *session) ensureNetwork(ctx context.Context, wanted *libvirtxml.Network,
 			return fmt.Errorf("writing its XML: %w", err)
 		}
 	}
-	err = do(ctx, s.control, "networkDefineXML", func() error {
-		net, err := s.control.libvirt.NetworkDefineXML(definition)
-		if err != nil {
-			return err
-		}
-		s.networks.put(wanted.UUID, net)
-		return net.Free()
-	})
-	if err != nil {
-		if code(err) == libvirt.ERR_OPERATION_FAILED && s.networkNameTaken(ctx, wanted) {
-			err = fmt.Errorf("%w: %w", ErrExists, err) // libvirt has no code of its own for it
-		}
+	if err := s.defineNetwork(ctx, wanted, definition); err != nil {
 		return fmt.Errorf("defining: %w", err)
 	}
 	err = doOnNetwork(ctx, s, wanted.UUID, "networkSetAutostart", func(net *libvirt.Network) error { return net.SetAutostart(true) })

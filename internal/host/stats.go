@@ -1,3 +1,5 @@
+//go:build !libvirt_dlopen
+
 /*
 Copyright 2026 The cluster-api-provider-libvirt Authors.
 

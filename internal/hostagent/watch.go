@@ -1,0 +1,72 @@
+/*
+Copyright 2026 The cluster-api-provider-libvirt Authors.
+
+Licensed under the Apache License, Version 2.0 (the "License");
+you may not use this file except in compliance with the License.
+You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software
+distributed under the License is distributed on an "AS IS" BASIS,
+WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+See the License for the specific language governing permissions and
+limitations under the License.
+*/
+
+package hostagent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// watch tells, until ctx ends, that rules or addresses of the host have changed, without saying which.
+func watch(ctx context.Context, log logr.Logger) (<-chan struct{}, error) {
+	changes := make(chan struct{}, 1)
+	for _, source := range []struct {
+		what   string
+		family int
+		group  uint32
+	}{
+		{"rules", unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES},
+		{"addresses", unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR},
+	} {
+		conn, err := netlink.Dial(source.family, nil)
+		if err != nil {
+			return nil, fmt.Errorf("watching the host's %s: %w", source.what, err)
+		}
+		context.AfterFunc(ctx, func() { _ = conn.Close() })
+		if err := conn.JoinGroup(source.group); err != nil {
+			return nil, fmt.Errorf("watching the host's %s: %w", source.what, err)
+		}
+		go func() {
+			for ctx.Err() == nil {
+				if _, err := conn.Receive(); err != nil && ctx.Err() == nil {
+					// More changed than the socket can hold: which doesn't matter.
+					log.V(1).Info("Missed changes", "of", source.what, "reason", err.Error())
+					pause(ctx, settle)
+				}
+				select {
+				case changes <- struct{}{}:
+				default:
+				}
+			}
+		}()
+	}
+	return changes, nil
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
