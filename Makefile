@@ -142,7 +142,7 @@ test-guests: packages test-programs $(GOTESTSUM) ## Run the long tests that boot
 	  hack/test.sh -tags guests -timeout 60m -p 1 -parallel $(GUESTS_AT_ONCE) -run '$(GUESTS)' ./internal/...
 
 .PHONY: test-e2e
-test-e2e: packages $(GOTESTSUM) build ## Run the end-to-end tests: real clusters of real machines
+test-e2e: packages $(GOTESTSUM) build host-agent ## Run the end-to-end tests: real clusters of real machines
 	GOTESTSUM=$(GOTESTSUM) GOTESTSUM_FORMAT=standard-verbose hack/test.sh -tags e2e -timeout 180m ./test/e2e/... -args -ginkgo.v $(E2E_FLAGS)
 
 .PHONY: test-ingress

@@ -33,7 +33,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
-	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/gateway"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/quickstart"
 )
@@ -131,21 +130,17 @@ var _ = Describe("A site on a public address", Ordered, func() {
 		Expect(open(other, apiAddress)).To(BeEmpty())
 		// Somebody in the same data centre may know what is behind the host.
 		Expect(internet.RouteToHost(ctx, netip.MustParsePrefix("10.100.0.0/24"), siteAddress)).To(Succeed())
-		for _, target := range append(nodeAddresses(ctx), "10.100.0.1", "10.100.0.2", "10.100.0.129", "10.100.0.130") {
+		for _, target := range append(nodeAddresses(ctx), "10.100.0.1", "10.100.0.2", "10.100.0.129", ingressAddress) {
 			Expect(open(allowed, netip.MustParseAddr(target))).To(BeEmpty(), target)
 		}
 	}, NodeTimeout(15*time.Minute))
 
 	It("goes on without the node that answered for its address", func(ctx SpecContext) {
-		victim, err := kubectl(ctx, lab.ClusterKubeconfig(), "--namespace", "metallb-system", "get", "servicel2statuses",
-			"--output", "jsonpath={.items[*].status.node}")
-		Expect(err).NotTo(HaveOccurred())
+		victim := answering(ctx)
 		pods, err := kubectl(ctx, lab.ClusterKubeconfig(), "--namespace", "web", "get", "pods", "--output", "wide")
 		Expect(err).NotTo(HaveOccurred())
-		Expect(pods).To(ContainSubstring(victim), "no replica runs on %s", victim)
-		var machine infrav1.LibvirtMachine
-		Expect(management.GetClient().Get(ctx, client.ObjectKey{Namespace: namespace, Name: victim}, &machine)).To(Succeed())
-		virsh(ctx, lab.Host(), "destroy", machine.Status.Domain.Name)
+		Expect(pods).To(ContainSubstring(victim.Name), "no replica runs on it")
+		virsh(ctx, lab.Host(), "destroy", victim.Status.Domain.Name)
 		destroyed := time.Now()
 		for { // how long the outage really is
 			short, cancel := context.WithTimeout(ctx, time.Second)
@@ -166,9 +161,7 @@ var _ = Describe("A site on a public address", Ordered, func() {
 			tables, err := lab.Host().Command(ctx, "nft", "list", "tables").CombinedOutput()
 			return string(tables), err
 		}).WithContext(ctx).WithTimeout(time.Minute).WithPolling(time.Second).ShouldNot(ContainSubstring("capl-"))
-		Expect(virsh(ctx, lab.Host(), "net-list", "--all", "--name")).To(ConsistOf(gateway.StatusNetworkName))
-		stopAgent()
-		virsh(ctx, lab.Host(), "net-undefine", gateway.StatusNetworkName)
+		removeAgent(ctx, lab.Host())
 		expectNothingLeft(ctx, lab.Host())
 	}, NodeTimeout(removeTimeout+2*time.Minute))
 })

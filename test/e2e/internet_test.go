@@ -20,6 +20,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -37,8 +38,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
 )
+
+// ingressAddress is what the site's public address leads to.
+const ingressAddress = "10.100.0.130"
 
 // siteManifests changes the manifests of the site's cluster for the lab: pods are connected by what emulated machines can
 // bear, and workers that are destroyed stay so.
@@ -98,9 +103,7 @@ var agent *exec.Cmd
 // startAgent runs the agent as the host's service manager would.
 func startAgent(host *privatehost.Host) {
 	GinkgoHelper()
-	program, err := filepath.Abs("../../bin/host-agent")
-	Expect(err).NotTo(HaveOccurred())
-	agent = host.Command(context.Background(), program, "run", "--uri", host.URI())
+	agent = host.Command(context.Background(), agentProgram(), "run", "--uri", host.URI())
 	agent.Stdout, agent.Stderr = GinkgoWriter, GinkgoWriter
 	Expect(agent.Start()).To(Succeed())
 	DeferCleanup(stopAgent)
@@ -116,6 +119,22 @@ func stopAgent() {
 	go func(agent *exec.Cmd) { ended <- agent.Wait() }(agent)
 	agent = nil
 	Eventually(ended).WithTimeout(20 * time.Second).Should(Receive(BeNil()))
+}
+
+// removeAgent ends the agent and removes what it leaves on a host.
+func removeAgent(ctx context.Context, host *privatehost.Host) {
+	GinkgoHelper()
+	stopAgent()
+	// Below a directory of its own, so that an agent of the machine itself stays installed.
+	output, err := host.Command(ctx, agentProgram(), "uninstall", "--uri", host.URI(), "--root", GinkgoT().TempDir()).CombinedOutput()
+	Expect(err).NotTo(HaveOccurred(), "%s", output)
+}
+
+func agentProgram() string {
+	GinkgoHelper()
+	program, err := filepath.Abs("../../bin/host-agent")
+	Expect(err).NotTo(HaveOccurred())
+	return program
 }
 
 // ask asks the site for its name as a client, by a connection of its own, and returns the name of the pod that answered.
@@ -160,6 +179,26 @@ func expectRequests(ctx context.Context, internet *privatehost.Internet, count i
 	GinkgoWriter.Printf("%d requests, %d kinds of failures %v, answered by %v: p50 %s, p99 %s, longest %s\n", count, len(failures), failures, pods,
 		took[count/2], took[count*99/100], took[count-1])
 	Expect(failures).To(BeEmpty())
+}
+
+// answering is the machine that answers for the site's address, as the host has learned by ARP.
+func answering(ctx context.Context) infrav1.LibvirtMachine {
+	GinkgoHelper()
+	output, err := lab.Host().Command(ctx, "ip", "-json", "neigh", "show", "to", ingressAddress).CombinedOutput()
+	Expect(err).NotTo(HaveOccurred(), "%s", output)
+	var neighbours []struct {
+		MAC string `json:"lladdr"`
+	}
+	Expect(json.Unmarshal(output, &neighbours)).To(Succeed(), "%s", output)
+	Expect(neighbours).To(HaveLen(1))
+	_, workers := machinesByHost(ctx)
+	for _, machine := range workers[lab.Host().Name()] {
+		if slices.Contains(virsh(ctx, lab.Host(), "domiflist", machine.Status.Domain.Name), neighbours[0].MAC) {
+			return machine
+		}
+	}
+	Fail("no worker has the hardware address " + neighbours[0].MAC)
+	return infrav1.LibvirtMachine{}
 }
 
 // expectRollout waits for workloads of the cluster.
