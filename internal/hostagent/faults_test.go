@@ -36,7 +36,7 @@ const promised = 5 * time.Second
 
 // How many faults there are, and what systemd waits before it starts the agent again: RestartSec in its unit.
 const (
-	faults     = 100
+	faults  = 100
 	restart = time.Second
 )
 

@@ -18,6 +18,7 @@ package hostagent
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -245,6 +246,9 @@ func script(t *testing.T, path, text string) string {
 
 // self is this program, which runs as the agent, too: see TestMain.
 var self = os.Args[0]
+
+// program is the agent that is tested: the one that HOST_AGENT names, such as that which is shipped.
+func program() string { return cmp.Or(os.Getenv("HOST_AGENT"), self) }
 
 // echoes tells whether a connection to serve's server still gets answers, within some time.
 func echoes(conn net.Conn, within time.Duration) bool {

@@ -130,7 +130,7 @@ func newSite(t *testing.T) *site {
 func (s *site) start() {
 	s.t.Helper()
 	s.agent = s.host.Command(context.Background(), "setpriv", "--no-new-privs", "--bounding-set=-all,+net_admin,+net_raw", "--inh-caps=-all",
-		self, "run", "--uri", s.host.URI(), "--log-level", "debug")
+		program(), "run", "--uri", s.host.URI(), "--log-level", "debug")
 	s.agent.Env = append(s.agent.Env, asAgent+"=1")
 	s.agent.Stdout, s.agent.Stderr = s.log, s.log
 	if err := s.agent.Start(); err != nil {
