@@ -128,8 +128,8 @@ test: packages test-programs $(GOTESTSUM) ## Run all tests but the end-to-end on
 	KUBEBUILDER_ASSETS=$(BUILT) CAPL_BIN_DIR=$(BUILT) GOTESTSUM=$(GOTESTSUM) hack/test.sh $(TEST_FLAGS) $(TEST_PACKAGES)
 
 .PHONY: test-faults
-test-faults: packages test-programs $(GOTESTSUM) ## Run the long tests of hosts that fail, and of their neighbours
-	KUBEBUILDER_ASSETS=$(BUILT) CAPL_BIN_DIR=$(BUILT) GOTESTSUM=$(GOTESTSUM) GOTESTSUM_FORMAT=standard-verbose \
+test-faults: packages test-programs $(GOTESTSUM) host-agent ## Run the long tests of hosts that fail, and of their neighbours
+	KUBEBUILDER_ASSETS=$(BUILT) CAPL_BIN_DIR=$(BUILT) GOTESTSUM=$(GOTESTSUM) GOTESTSUM_FORMAT=standard-verbose HOST_AGENT=$(CURDIR)/bin/host-agent \
 	  hack/test.sh -tags faults -timeout 60m -run '$(FAULTS)' ./internal/host/ ./internal/hostagent/ ./internal/controllers/
 
 .PHONY: fuzz

@@ -36,8 +36,8 @@ const promised = 5 * time.Second
 
 // How many faults there are, and what systemd waits before it starts the agent again: RestartSec in its unit.
 const (
-	faults     = 100
-	restartSec = time.Second
+	faults  = 100
+	restart = time.Second
 )
 
 const flush = "all rules are flushed"
@@ -69,7 +69,7 @@ func TestFaults(t *testing.T) {
 		{"the agent is killed", func() {
 			s.stop(syscall.SIGKILL)
 			w.damage()
-			time.Sleep(restartSec)
+			time.Sleep(restart)
 			s.start()
 		}},
 		{flush, func() { script(t, s.host.Netns(), "nft flush ruleset;"+foreign) }},
@@ -107,6 +107,7 @@ func TestFaults(t *testing.T) {
 		kind.make()
 		w.converge(fmt.Sprintf("fault %d, %s", i, kind.name))
 		took = append(took, time.Since(start))
+		t.Logf("Fault %d, %s: %s", i, kind.name, took[i].Round(time.Millisecond))
 		now := s.others()
 		if kind.name == flush { // and written again, which gives them new handles
 			others, now = handles.ReplaceAllString(others, ""), handles.ReplaceAllString(now, "")
@@ -179,9 +180,9 @@ func (w *wishes) damage() {
 	table := gateway.TableName(w.pick())
 	switch w.random.Intn(3) {
 	case 0:
-		script(w.t, w.site.host.Netns(), "nft delete table inet "+table)
+		script(w.t, w.host.Netns(), "nft delete table inet "+table)
 	case 1:
-		script(w.t, w.site.host.Netns(), "nft flush chain inet "+table+" forward")
+		script(w.t, w.host.Netns(), "nft flush chain inet "+table+" forward")
 	}
 }
 
@@ -190,11 +191,11 @@ func (w *wishes) killLibvirtd() {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patiently)
 	defer cancel()
-	if err := w.site.host.StopDaemon(ctx, syscall.SIGKILL); err != nil {
+	if err := w.host.StopDaemon(ctx, syscall.SIGKILL); err != nil {
 		w.t.Fatal(err)
 	}
 	w.damage()
-	if err := w.site.host.StartDaemon(ctx); err != nil {
+	if err := w.host.StartDaemon(ctx); err != nil {
 		w.t.Fatal(err)
 	}
 }

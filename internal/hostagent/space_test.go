@@ -18,6 +18,7 @@ package hostagent
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -143,7 +144,7 @@ func (s *space) serveUDP(address string) {
 }
 
 // dialTimeout is how long an address may stay silent: much longer than an answer takes here.
-const dialTimeout = 700 * time.Millisecond
+const dialTimeout = time.Second
 
 // connect opens a connection from an address of the space, any if it is empty.
 func (s *space) connect(network, from, to string) (net.Conn, error) {
@@ -163,9 +164,7 @@ func connect(path, network, from, to string) (net.Conn, error) {
 	})
 }
 
-// ask connects and returns the address that the server saw.
-func (s *space) ask(from, to string) (string, error) { return ask(s.netns, "tcp4", from, to) }
-
+// ask connects from the namespace of a path and returns the address that the server saw.
 func ask(path, network, from, to string) (string, error) {
 	conn, err := connect(path, network, from, to)
 	if err != nil {
@@ -248,9 +247,12 @@ func script(t *testing.T, path, text string) string {
 // self is this program, which runs as the agent, too: see TestMain.
 var self = os.Args[0]
 
-// echoes tells whether a connection to serve's server still gets answers.
-func echoes(conn net.Conn) bool {
-	_ = conn.SetDeadline(time.Now().Add(dialTimeout))
+// program is the agent that is tested: the one that HOST_AGENT names, such as that which is shipped.
+func program() string { return cmp.Or(os.Getenv("HOST_AGENT"), self) }
+
+// echoes tells whether a connection to serve's server still gets answers, within some time.
+func echoes(conn net.Conn, within time.Duration) bool {
+	_ = conn.SetDeadline(time.Now().Add(within))
 	if _, err := fmt.Fprintln(conn, "hello"); err != nil {
 		return false
 	}

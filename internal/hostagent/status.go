@@ -99,8 +99,9 @@ func missing(lets gateway.Wanted, addresses []netip.Addr) []gateway.Problem {
 func (a *Agent) tell(ctx context.Context, libvirt *host.Host, status gateway.Status) error {
 	now := time.Now().UTC().Truncate(time.Second)
 	status.Renewed = a.told.Renewed
+	news := !reflect.DeepEqual(status, a.told)
 	// A tick of the clock that makes the rounds may come a little early.
-	if reflect.DeepEqual(status, a.told) && now.Sub(a.told.Renewed) < gateway.RenewInterval-5*time.Second {
+	if !news && now.Sub(a.told.Renewed) < gateway.RenewInterval-5*time.Second {
 		return nil
 	}
 	status.Renewed = now
@@ -114,5 +115,20 @@ func (a *Agent) tell(ctx context.Context, libvirt *host.Host, status gateway.Sta
 		return fmt.Errorf("telling what was done: %w", err)
 	}
 	a.told = status
+	if news {
+		a.logProblems(status)
+	}
 	return nil
+}
+
+// logProblems says what is wrong where the host's administrator looks.
+func (a *Agent) logProblems(status gateway.Status) {
+	for _, line := range status.Blocking {
+		a.log.Info("Something is in the way", "what", line)
+	}
+	for _, n := range status.Networks {
+		for _, p := range n.Problems {
+			a.log.Info("Not as wanted", "networkUUID", n.UUID, "problem", string(p.Kind), "reason", p.Message)
+		}
+	}
 }

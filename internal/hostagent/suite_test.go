@@ -126,10 +126,11 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// start runs the agent, as systemd would.
+// start runs the agent as systemd would, with no more capabilities than its unit gives.
 func (s *site) start() {
 	s.t.Helper()
-	s.agent = s.host.Command(context.Background(), self, "run", "--uri", s.host.URI(), "--log-level", "debug")
+	s.agent = s.host.Command(context.Background(), "setpriv", "--no-new-privs", "--bounding-set=-all,+net_admin,+net_raw", "--inh-caps=-all",
+		program(), "run", "--uri", s.host.URI(), "--log-level", "debug")
 	s.agent.Env = append(s.agent.Env, asAgent+"=1")
 	s.agent.Stdout, s.agent.Stderr = s.log, s.log
 	if err := s.agent.Start(); err != nil {

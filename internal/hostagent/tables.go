@@ -53,7 +53,9 @@ func (t *tables) ensure(ctx context.Context, name, script string) (bool, error) 
 	if known && before.sure && before.script == script && before.listing == found {
 		return false, nil
 	}
-	if found != "" && !isOurs(found) && !(known && handle(found) == handle(before.listing)) {
+	// Only who wrote it knows ours when the mark was taken off.
+	wrote := known && handle(found) == handle(before.listing)
+	if found != "" && !isOurs(found) && !wrote {
 		return false, fmt.Errorf("table inet %s: %w", name, errForeign)
 	}
 	t.written[name], err = write(ctx, name, script)
@@ -130,7 +132,7 @@ func isOurs(listing string) bool {
 	return strings.Contains(listing, "\n\tchain "+gateway.Mark+" {")
 }
 
-// handle is what the kernel tells a table by, as long as that exists. Only it knows ours when the mark was taken off.
+// handle is what the kernel tells a table by, as long as that exists.
 func handle(listing string) string {
 	if match := tableHandle.FindStringSubmatch(listing); match != nil {
 		return match[1]
