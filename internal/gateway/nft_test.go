@@ -22,14 +22,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"libvirt.org/go/libvirtxml"
-
-	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
-	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/owner"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -83,70 +78,5 @@ func TestRenderTableKeepsAnOrder(t *testing.T) {
 	slices.Reverse(turned.Forwards)
 	if RenderTable(web(), nil, both) != RenderTable(web(), nil, turned) {
 		t.Error("the order counts")
-	}
-}
-
-// networkXML is a network as the controller makes it, edited.
-func networkXML(t *testing.T, edit func(*libvirtxml.Network)) string {
-	t.Helper()
-	mark := owner.Owner{Kind: "LibvirtCluster", Namespace: "default", Name: "web", Cluster: "web"}
-	text, err := network.RenderNetwork(network.Definition{
-		UUID: webUUID, Name: "default.web", Owner: mark,
-		Plan: network.Plan{
-			Prefix: netip.MustParsePrefix("10.100.0.0/25"), Gateway: netip.MustParseAddr("10.100.0.1"),
-			Ingress: netip.MustParsePrefix("10.100.0.128/25"), IngressGateway: netip.MustParseAddr("10.100.0.129"),
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var net libvirtxml.Network
-	if err := net.Unmarshal(text); err != nil {
-		t.Fatal(err)
-	}
-	net.Forward.Mode = "open"
-	edit(&net)
-	text, err = net.Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
-}
-
-func TestReadNetwork(t *testing.T) {
-	got, ok, err := ReadNetwork(networkXML(t, func(*libvirtxml.Network) {}))
-	if err != nil || !ok {
-		t.Fatalf("got %t, %v", ok, err)
-	}
-	if diff := cmp.Diff(web(), got, compareAddresses); diff != "" {
-		t.Error(diff)
-	}
-	if name := network.Bridge(webUUID); TableName(webUUID) != name {
-		t.Errorf("the table isn't named like the bridge %s", name)
-	}
-	for name, edit := range map[string]func(*libvirtxml.Network){
-		"NAT":         func(n *libvirtxml.Network) { n.Forward.Mode = "nat" },
-		"isolated":    func(n *libvirtxml.Network) { n.Forward = nil },
-		"not ours":    func(n *libvirtxml.Network) { n.Metadata = nil },
-		"a machine's": func(n *libvirtxml.Network) { n.Metadata.XML = owner.Owner{Kind: "LibvirtMachine"}.Render() },
-	} {
-		if _, ok, err := ReadNetwork(networkXML(t, edit)); ok || err != nil {
-			t.Errorf("%s: got %t, %v", name, ok, err)
-		}
-	}
-	for name, c := range map[string]struct {
-		edit func(*libvirtxml.Network)
-		says string
-	}{
-		"another bridge": {func(n *libvirtxml.Network) { n.Bridge.Name = "br0" }, "another bridge"},
-		"no bridge":      {func(n *libvirtxml.Network) { n.Bridge = nil }, "another bridge"},
-		"no address":     {func(n *libvirtxml.Network) { n.IPs = nil }, "no IPv4 address"},
-		"everything":     {func(n *libvirtxml.Network) { n.IPs[0].Prefix = 0 }, "prefix length 0"},
-		"a bad UUID":     {func(n *libvirtxml.Network) { n.UUID = `"; drop` }, "has the UUID"},
-	} {
-		read, ok, err := ReadNetwork(networkXML(t, c.edit))
-		if ok || err == nil || !strings.Contains(err.Error(), c.says) || read.Name != "default.web" {
-			t.Errorf("%s: got %+v, %t, %v", name, read, ok, err)
-		}
 	}
 }
