@@ -153,7 +153,7 @@ func (a *Agent) pass(ctx context.Context, ask bool) error {
 		errs = append(errs, failure)
 	}
 	if !away {
-		blocking, surveyErr := survey(ctx, a.networks)
+		blocking, surveyErr := survey(ctx, a.networks, a.tables.names())
 		status := report(a.version, a.networks, a.applied, plan, addresses, failed, blocking)
 		errs = append(errs, surveyErr, a.tell(ctx, libvirt, status))
 	}
@@ -219,18 +219,18 @@ func (a *Agent) removeOthers(ctx context.Context, sure bool) error {
 	if !sure {
 		return nil
 	}
-	tables, applied := map[string]bool{}, map[string]gateway.Wanted{}
+	keep, applied := map[string]bool{}, map[string]gateway.Wanted{}
 	for _, n := range a.networks {
 		if n.broken != nil {
 			continue
 		}
-		tables[gateway.TableName(n.UUID)] = true
+		keep[gateway.TableName(n.UUID)] = true
 		if lets, ok := a.applied[n.UUID]; ok {
 			applied[n.UUID] = lets
 		}
 	}
 	a.applied = applied
-	removed, err := a.tables.removeOthers(ctx, tables)
+	removed, err := a.tables.removeOthers(ctx, keep)
 	for _, table := range removed {
 		a.log.Info("Removed the table of a network that is gone", "table", table)
 	}
