@@ -36,9 +36,9 @@ import (
 const hostKey = "local"
 
 const (
-	// settle is how long a pass waits for further events of the same change, or four times as long as the last one took:
-	// a host on which others change rules all the time has something else to do, too.
-	settle, settleAtMost = 100 * time.Millisecond, 2 * time.Second
+	// settle is how long a pass waits for further events of the same change, or twice as long as the last one took: a host
+	// on which others change rules all the time has something else to do, too.
+	settle, settleAtMost = 100 * time.Millisecond, time.Second
 	// retry is when a pass that failed is made again, at first.
 	retry, retryAtMost = time.Second, 30 * time.Second
 	// patience bounds what one pass asks of libvirt, so that one that hangs doesn't keep rules from being repaired.
@@ -103,7 +103,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		case <-due.C:
 			start := time.Now()
 			err := a.pass(ctx, ask)
-			dueAt, pause, ask = time.Time{}, min(max(settle, 4*time.Since(start)), settleAtMost), err != nil
+			dueAt, pause, ask = time.Time{}, min(max(settle, 2*time.Since(start)), settleAtMost), err != nil
 			if err == nil {
 				again = retry
 				continue
