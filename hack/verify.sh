@@ -61,7 +61,7 @@ machine_traces() {
 
 # Prints what keeps the packages that decide without libvirt from being built without it.
 pure_with_cgo() {
-  CGO_ENABLED=0 go vet ./internal/{domain,bootstrap,network,placement,hosturi} 2>&1 || true
+  CGO_ENABLED=0 go vet ./internal/{domain,bootstrap,network,placement,hosturi,gateway} 2>&1 || true
 }
 
 # Prints how the rights that the manager is given differ from those that it uses.

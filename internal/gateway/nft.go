@@ -23,9 +23,9 @@ import (
 	"strings"
 )
 
-// Mark is the chain without effect by which a table is known to be an agent's. A table without it is never touched,
-// whatever its name.
-const Mark = "cluster-api-host-agent"
+// Mark is how the comment begins by which a table is known to be an agent's. The kernel lets nobody change it. A table
+// without it is never touched, whatever its name.
+const Mark = "cluster-api-host-agent: network "
 
 // beyond is where no source is ever translated: multicast and broadcast.
 var beyond = []netip.Prefix{netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32")}
@@ -43,9 +43,7 @@ func RenderTable(n Network, others []netip.Prefix, w Wanted) string {
 	line("add table inet %s", name)
 	line("delete table inet %s", name)
 	line("table inet %s {", name)
-	line("\tchain %s {", Mark)
-	line("\t\treturn comment \"network %s\"", n.UUID)
-	line("\t}")
+	line("\tcomment \"%s%s\"", Mark, n.UUID)
 	for _, chain := range []struct{ name, priority string }{{"prerouting", "dstnat"}, {"output", "-100"}} {
 		line("\tchain %s {", chain.name)
 		line("\t\ttype nat hook %s priority %s; policy accept;", chain.name, chain.priority)

@@ -206,3 +206,36 @@ func TestLibvirtdNetworkErrors(t *testing.T) {
 	}
 	must(t, h.DeleteNetwork(ctx, networkUUID))
 }
+
+// A network that carries nothing but metadata is defined and defined anew, and never runs.
+func TestLibvirtdDefineNetwork(t *testing.T) {
+	lab := hosttest.Libvirtd(t)
+	_, h, events := connect(t, socketURI(lab), seldom)
+	ctx := testContext(t)
+	definition := func(uuid, name, text string) string {
+		return "<network><name>" + name + "</name><uuid>" + uuid + "</uuid><metadata>" +
+			`<x:y xmlns:x="https://example.org/x">` + text + "</x:y></metadata><forward mode='hostdev'/></network>"
+	}
+	for _, text := range []string{"first", "second"} {
+		must(t, h.DefineNetwork(ctx, definition(networkUUID, "carrier", text)))
+		events.expect(t, Event{Kind: NetworkChanged, UUID: networkUUID})
+		network, err := h.Network(ctx, networkUUID)
+		must(t, err)
+		if !strings.Contains(network.XML, text) || network.Active || !network.Persistent {
+			t.Errorf("after %s it is %+v", text, network)
+		}
+	}
+	const otherUUID = "7a2b7c8e-6f3b-4c1b-9b7e-2d1c7a4e9a12"
+	if err := h.DefineNetwork(ctx, definition(otherUUID, "carrier", "")); !errors.Is(err, ErrExists) {
+		t.Errorf("with the name of another: %v", err)
+	}
+	for _, wrong := range []string{"<network", definition("", "carrier", "")} {
+		if err := h.DefineNetwork(ctx, wrong); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", wrong, err)
+		}
+	}
+	must(t, h.DeleteNetwork(ctx, networkUUID))
+	if err := h.DeleteNetwork(ctx, networkUUID); !errors.Is(err, ErrNotFound) {
+		t.Errorf("removed twice: %v", err)
+	}
+}

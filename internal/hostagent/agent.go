@@ -36,9 +36,9 @@ import (
 const hostKey = "local"
 
 const (
-	// settle is how long a pass waits for further events of the same change, or four times as long as the last one took:
-	// a host on which others change rules all the time has something else to do, too.
-	settle, settleAtMost = 100 * time.Millisecond, 2 * time.Second
+	// settle is how long a pass waits for further events of the same change, or twice as long as the last one took: a host
+	// on which others change rules all the time has something else to do, too.
+	settle, settleAtMost = 100 * time.Millisecond, time.Second
 	// retry is when a pass that failed is made again, at first.
 	retry, retryAtMost = time.Second, 30 * time.Second
 	// patience bounds what one pass asks of libvirt, so that one that hangs doesn't keep rules from being repaired.
@@ -103,7 +103,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		case <-due.C:
 			start := time.Now()
 			err := a.pass(ctx, ask)
-			dueAt, pause, ask = time.Time{}, min(max(settle, 4*time.Since(start)), settleAtMost), err != nil
+			dueAt, pause, ask = time.Time{}, min(max(settle, 2*time.Since(start)), settleAtMost), err != nil
 			if err == nil {
 				again = retry
 				continue
@@ -153,7 +153,7 @@ func (a *Agent) pass(ctx context.Context, ask bool) error {
 		errs = append(errs, failure)
 	}
 	if !away {
-		blocking, surveyErr := survey(ctx, a.networks)
+		blocking, surveyErr := survey(ctx, a.networks, a.tables.names())
 		status := report(a.version, a.networks, a.applied, plan, addresses, failed, blocking)
 		errs = append(errs, surveyErr, a.tell(ctx, libvirt, status))
 	}
@@ -219,18 +219,18 @@ func (a *Agent) removeOthers(ctx context.Context, sure bool) error {
 	if !sure {
 		return nil
 	}
-	tables, applied := map[string]bool{}, map[string]gateway.Wanted{}
+	keep, applied := map[string]bool{}, map[string]gateway.Wanted{}
 	for _, n := range a.networks {
 		if n.broken != nil {
 			continue
 		}
-		tables[gateway.TableName(n.UUID)] = true
+		keep[gateway.TableName(n.UUID)] = true
 		if lets, ok := a.applied[n.UUID]; ok {
 			applied[n.UUID] = lets
 		}
 	}
 	a.applied = applied
-	removed, err := a.tables.removeOthers(ctx, tables)
+	removed, err := a.tables.removeOthers(ctx, keep)
 	for _, table := range removed {
 		a.log.Info("Removed the table of a network that is gone", "table", table)
 	}

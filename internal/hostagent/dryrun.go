@@ -33,7 +33,11 @@ func (a *Agent) DryRun(ctx context.Context, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		blocking, err := survey(ctx, a.networks)
+		ours, err := a.tables.find(ctx)
+		if err != nil {
+			return err
+		}
+		blocking, err := survey(ctx, a.networks, ours)
 		if err != nil {
 			return err
 		}

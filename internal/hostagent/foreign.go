@@ -22,8 +22,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-
-	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/gateway"
 )
 
 // The properties of packets that matches are about.
@@ -39,8 +37,9 @@ const (
 	anyPort  = "th dport"
 )
 
-// survey finds what others have set up on the host that stops what the networks need.
-func survey(ctx context.Context, networks []network) ([]string, error) {
+// survey finds what others have set up on the host that stops what the networks need, others being all but the tables of
+// those names.
+func survey(ctx context.Context, networks []network, ours map[string]bool) ([]string, error) {
 	if len(networks) == 0 {
 		return nil, nil
 	}
@@ -52,7 +51,7 @@ func survey(ctx context.Context, networks []network) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	chains, err := readRuleset(ruleset)
+	chains, err := readRuleset(ruleset, ours)
 	if err != nil {
 		return nil, err
 	}
@@ -107,9 +106,4 @@ func blocked(chains map[string]chain, networks []network) []string {
 	}
 	slices.Sort(lines)
 	return lines
-}
-
-// isTableOfOurs tells by name and mark whether a chain is one of ours.
-func isTableOfOurs(ofFamily, table string, chainsOf map[string]bool) bool {
-	return ofFamily == "inet" && ourName.MatchString(table) && chainsOf[gateway.Mark]
 }

@@ -106,7 +106,7 @@ END
 				t.Fatalf("%v: %s", err, &complaints)
 			}
 			ruleset, legacy, _ := strings.Cut(string(out), "\n")
-			chains, err := readRuleset([]byte(ruleset))
+			chains, err := readRuleset([]byte(ruleset), map[string]bool{web.Bridge: true})
 			if err != nil {
 				t.Fatal(err)
 			}

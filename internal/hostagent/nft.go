@@ -53,12 +53,16 @@ func listNames(ctx context.Context) ([]string, error) {
 
 // listTable is a table of the family inet with its handles and without its counters, nothing when there is none.
 func listTable(ctx context.Context, name string) (string, error) {
-	names, err := listNames(ctx)
-	if err != nil || !slices.Contains(names, name) {
-		return "", err
+	for last := false; ; last = true {
+		names, err := listNames(ctx)
+		if err != nil || !slices.Contains(names, name) {
+			return "", err
+		}
+		out, err := run(ctx, "", "nft", "-s", "-a", "list", "table", "inet", name)
+		if err == nil || last { // the first time it may just have gone
+			return string(out), err
+		}
 	}
-	out, err := run(ctx, "", "nft", "-s", "-a", "list", "table", "inet", name)
-	return string(out), err
 }
 
 // listRuleset is all there is, as JSON.

@@ -27,8 +27,8 @@ import (
 // statement is one of a rule's statements in nft's JSON: its kind and what it says.
 type statement map[string]json.RawMessage
 
-// readRuleset reads the chains of others from what `nft -j list ruleset` prints, by "family table chain".
-func readRuleset(data []byte) (map[string]chain, error) {
+// readRuleset reads the chains from what `nft -j list ruleset` prints, by "family table chain", but for the tables of ours.
+func readRuleset(data []byte, ours map[string]bool) (map[string]chain, error) {
 	var ruleset struct {
 		Objects []struct {
 			Chain *struct {
@@ -43,23 +43,13 @@ func readRuleset(data []byte) (map[string]chain, error) {
 	if err := json.Unmarshal(data, &ruleset); err != nil {
 		return nil, fmt.Errorf("reading nft's rules: %w", err)
 	}
-	tables := map[string]map[string]bool{}
-	for _, object := range ruleset.Objects {
-		if c := object.Chain; c != nil {
-			table := c.Family + " " + c.Table
-			if tables[table] == nil {
-				tables[table] = map[string]bool{}
-			}
-			tables[table][c.Name] = true
-		}
-	}
 	chains := map[string]chain{}
 	for _, object := range ruleset.Objects {
 		switch {
 		case object.Chain != nil:
 			c := object.Chain
 			table := c.Family + " " + c.Table
-			if !slices.Contains([]string{"ip", "inet"}, c.Family) || isTableOfOurs(c.Family, c.Table, tables[table]) {
+			if c.Family != "ip" && (c.Family != "inet" || ours[c.Table]) {
 				continue
 			}
 			chains[table+" "+c.Name] = chain{firewall: "table " + table, name: c.Name, hook: c.Hook, drops: c.Policy == "drop"}

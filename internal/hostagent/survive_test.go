@@ -80,7 +80,7 @@ func TestSurvives(t *testing.T) {
 		"a rule too many":      "nft insert rule inet " + name + " forward accept",
 		"a rule too few":       "nft flush chain inet " + name + " forward",
 		"a chain too few":      "nft delete chain inet " + name + " output",
-		"the mark's removal":   "nft delete chain inet " + name + " " + gateway.Mark,
+		"an empty table":       "nft flush table inet " + name + "; for c in prerouting output postrouting forward; do nft delete chain inet " + name + " $c; done",
 		"a table put to sleep": "nft add table inet " + name + " '{ flags dormant; }'",
 	} {
 		script(t, s.host.Netns(), command)

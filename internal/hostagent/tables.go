@@ -20,7 +20,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/gateway"
@@ -53,9 +55,7 @@ func (t *tables) ensure(ctx context.Context, name, script string) (bool, error) 
 	if known && before.sure && before.script == script && before.listing == found {
 		return false, nil
 	}
-	// Only who wrote it knows ours when the mark was taken off.
-	wrote := known && handle(found) == handle(before.listing)
-	if found != "" && !isOurs(found) && !wrote {
+	if found != "" && !isOurs(found) {
 		return false, fmt.Errorf("table inet %s: %w", name, errForeign)
 	}
 	t.written[name], err = write(ctx, name, script)
@@ -84,29 +84,27 @@ func write(ctx context.Context, name, script string) (table, error) {
 		if err != nil {
 			return written, err
 		}
-		if written.sure = after == before+1; written.sure {
-			break
+		if written.sure = after == before+1; !written.sure {
+			continue
 		}
+		if !isOurs(written.listing) {
+			written.sure = false
+			return written, errors.New("the kernel doesn't keep the comments of tables: Linux 5.10 is needed")
+		}
+		break
 	}
 	return written, nil
 }
 
 // removeOthers removes all tables of ours but those to keep, and returns their names.
 func (t *tables) removeOthers(ctx context.Context, keep map[string]bool) ([]string, error) {
-	names, err := listNames(ctx)
+	found, err := t.find(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var removed []string
-	for _, name := range names {
-		if !ourName.MatchString(name) || keep[name] {
-			continue
-		}
-		found, err := listTable(ctx, name)
-		if err != nil {
-			return removed, err
-		}
-		if !isOurs(found) {
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		if keep[name] {
 			continue
 		}
 		if err := runScript(ctx, gateway.RenderRemoval(name)); err != nil {
@@ -122,20 +120,40 @@ func (t *tables) removeOthers(ctx context.Context, keep map[string]bool) ([]stri
 	return removed, nil
 }
 
-var (
-	ourName     = regexp.MustCompile(`^capl-[0-9a-f]{10}$`)
-	tableHandle = regexp.MustCompile(`^table inet \S+ \{ # handle (\d+)`)
-)
+var ourName = regexp.MustCompile(`^capl-[0-9a-f]{10}$`)
 
 // isOurs tells by its listing whether a table carries the mark.
 func isOurs(listing string) bool {
-	return strings.Contains(listing, "\n\tchain "+gateway.Mark+" {")
+	return strings.Contains(listing, "\n\tcomment \""+gateway.Mark)
 }
 
-// handle is what the kernel tells a table by, as long as that exists.
-func handle(listing string) string {
-	if match := tableHandle.FindStringSubmatch(listing); match != nil {
-		return match[1]
+// names are those of the tables that the agent has written.
+func (t *tables) names() map[string]bool {
+	names := map[string]bool{}
+	for name := range t.written {
+		names[name] = true
 	}
-	return ""
+	return names
+}
+
+// find returns the names of all tables of ours that are there.
+func (t *tables) find(ctx context.Context) (map[string]bool, error) {
+	names, err := listNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]bool{}
+	for _, name := range names {
+		if !ourName.MatchString(name) {
+			continue
+		}
+		listing, err := listTable(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if isOurs(listing) {
+			found[name] = true
+		}
+	}
+	return found, nil
 }
