@@ -32,6 +32,9 @@ E2E_FLAGS ?=
 FAULTS ?= .
 GUESTS ?= $(shell grep -l '^//go:build guests' -r internal --include=*_test.go | xargs grep -oh '^func Test[A-Za-z0-9]*' | cut -d ' ' -f 2 | paste -sd '|')
 
+# How many of them boot at the same time: an emulated guest keeps a processor busy.
+GUESTS_AT_ONCE ?= 2
+
 # How long `make fuzz` runs each target, and which.
 FUZZTIME ?= 10m
 FUZZ ?= .
@@ -131,7 +134,7 @@ fuzz: packages ## Fuzz the parsers of images and the makers of XML, each for FUZ
 .PHONY: test-guests
 test-guests: packages test-programs $(GOTESTSUM) ## Run the long tests that boot guests
 	KUBEBUILDER_ASSETS=$(BUILT) CAPL_BIN_DIR=$(BUILT) GOTESTSUM=$(GOTESTSUM) GOTESTSUM_FORMAT=standard-verbose \
-	  hack/test.sh -tags guests -timeout 60m -run '$(GUESTS)' ./internal/...
+	  hack/test.sh -tags guests -timeout 60m -p 1 -parallel $(GUESTS_AT_ONCE) -run '$(GUESTS)' ./internal/...
 
 .PHONY: test-e2e
 test-e2e: packages $(GOTESTSUM) build ## Run the end-to-end tests: real clusters of real machines
