@@ -159,7 +159,7 @@ const (
 	ClusterGatewayAgentNotSeenReason = "AgentNotSeen"
 
 	// ClusterGatewayAgentSilentReason says that the agent of a host hasn't reported for five minutes: see to it with
-	// systemctl status host-agent there. The rules that it made stay in force.
+	// systemctl status cluster-api-host-agent there. The rules that it made stay in force.
 	ClusterGatewayAgentSilentReason = "AgentSilent"
 
 	// ClusterGatewayNotAppliedReason says that the agent of a host is yet to apply what is wanted: wait some seconds.

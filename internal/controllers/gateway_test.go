@@ -112,7 +112,7 @@ func TestGatewayOfACluster(t *testing.T) {
 		t.Helper()
 		expect(metav1.ConditionFalse, reason, texts...)
 	}
-	refused(infrav1.ClusterGatewayAgentNotSeenReason, "kvm1: the host agent has never reported: run host-agent install", "kvm2: ")
+	refused(infrav1.ClusterGatewayAgentNotSeenReason, "kvm1: no host agent has reported: run host-agent install", "kvm2: ")
 	// Machines needn't wait for agents.
 	eventually(t, "it is provisioned", func() error {
 		if s.refresh(green); !ptr.Deref(green.Status.Initialization.Provisioned, false) || green.Spec.Network.Forwarding != infrav1.ForwardingHostAgent {
@@ -137,7 +137,7 @@ func TestGatewayOfACluster(t *testing.T) {
 		return gateway.Problem{Kind: gateway.ProblemAddress, External: external, Message: "the host doesn't have " + external}
 	}
 	say("kvm1", tells(green, generation))
-	refused(infrav1.ClusterGatewayAgentNotSeenReason, "kvm2: the host agent has never reported")
+	refused(infrav1.ClusterGatewayAgentNotSeenReason, "kvm2: no host agent has reported")
 	say("kvm2", tells(green, ""))
 	refused(infrav1.ClusterGatewayNotAppliedReason, `kvm2: the host agent has applied generation "" and "`+generation+`" is wanted`)
 	say("kvm1", tells(green, generation, lacks("203.0.113.10")))
@@ -368,7 +368,7 @@ func TestJudgeGateways(t *testing.T) {
 	}{
 		{"applied", []gatewayOnHost{on("b", time.Minute, nil), on("a", 0, nil)}, nil, 4 * time.Minute},
 		{"silent", []gatewayOnHost{on("b", silence, nil), on("a", 4*time.Minute, nil)}, []string{
-			"AgentSilent b: the host agent hasn't reported since 2026-01-02T02:59:05Z by the host's clock: see systemctl status host-agent on the host",
+			"AgentSilent b: the host agent hasn't reported since 2026-01-02T02:59:05Z by the host's clock: see systemctl status cluster-api-host-agent on the host",
 		}, time.Minute},
 		{"each has an address", []gatewayOnHost{on("a", 0, lacks("203.0.113.10")), on("b", 0, lacks("203.0.113.11"))}, nil, silence},
 		{"nobody has one", []gatewayOnHost{on("a", 0, lacks("203.0.113.10", "203.0.113.11")), on("b", 0, lacks("203.0.113.11"))}, []string{
@@ -392,7 +392,7 @@ func TestJudgeGateways(t *testing.T) {
 			}),
 			on("c", 0, func(g *gatewayOnHost) { g.agent = agentSighting{looked: now, changed: now} }),
 		}, []string{
-			"AgentNotSeen c: the host agent has never reported: run host-agent install on the host",
+			"AgentNotSeen c: no host agent has reported: run host-agent install on the host",
 			"Clash b: one; two",
 			`NotApplied a: the host agent has applied generation "" and "` + wanted.Generation() + `" is wanted: wait`,
 		}, silence},

@@ -178,10 +178,10 @@ func (g gatewayOnHost) trouble(networkUUID string, now time.Time, silence time.D
 		return gatewayTrouble(infrav1.ClusterGatewayAgentNotSeenReason, "what network %s says isn't the status of a host agent (%s): run host-agent install on the host",
 			gateway.StatusNetworkName, g.agent.unreadable)
 	case status.Renewed.IsZero():
-		return gatewayTrouble(infrav1.ClusterGatewayAgentNotSeenReason, "the host agent has never reported: run host-agent install on the host")
+		return gatewayTrouble(infrav1.ClusterGatewayAgentNotSeenReason, "no host agent has reported: run host-agent install on the host")
 	case now.Sub(g.agent.changed) >= silence:
 		return gatewayTrouble(infrav1.ClusterGatewayAgentSilentReason,
-			"the host agent hasn't reported since %s by the host's clock: see systemctl status host-agent on the host", status.Renewed.Format(time.RFC3339))
+			"the host agent hasn't reported since %s by the host's clock: see systemctl status cluster-api-host-agent on the host", status.Renewed.Format(time.RFC3339))
 	}
 	if problem, ok := problemOf(status, networkUUID, gateway.ProblemRefused); ok {
 		return gatewayTrouble(infrav1.ClusterGatewayRefusedReason, "%s", problem)
