@@ -17,6 +17,7 @@ limitations under the License.
 package controllers
 
 import (
+	"context"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/cluster-api/util/conditions"
@@ -75,7 +77,28 @@ func newSceneOf(t *testing.T, watchFilter string, hosts *host.Pool) *scene {
 	s := &scene{t: t, watchFilter: watchFilter, hosts: hosts}
 	s.create(namespace)
 	s.namespace = namespace.Name
+	t.Cleanup(s.forgetHosts)
 	return s
+}
+
+// forgetHosts has the manager give up the hosts of a scene that is over. It would try to reach them twice a second until
+// the last of all tests has ended.
+func (s *scene) forgetHosts() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var hosts infrav1.LibvirtHostList
+	if err := api.List(ctx, &hosts, client.InNamespace(s.namespace)); err != nil {
+		s.t.Errorf("Listing the hosts of a scene that is over: %v", err)
+	}
+	for i := range hosts.Items {
+		h := &hosts.Items[i]
+		noFinalizers := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
+		for _, err := range []error{api.Delete(ctx, h), api.Patch(ctx, h, noFinalizers)} {
+			if client.IgnoreNotFound(err) != nil {
+				s.t.Errorf("Forgetting host %s: %v", h.Name, err)
+			}
+		}
+	}
 }
 
 func (s *scene) create(object client.Object) {
@@ -458,9 +481,19 @@ func (s *scene) expectNoTraces(libvirtCluster *infrav1.LibvirtCluster, hostName,
 		s.t.Errorf("The domain is still there: %+v, %v", dom, err)
 	}
 	for _, name := range []string{domain.RootVolumeName(uuid), domain.SeedVolumeName(uuid)} {
-		if found, err := kvm.Volume(s.t.Context(), poolOf(name), name); !errors.Is(err, host.ErrNotFound) {
-			s.t.Errorf("The volume %s is still there: %+v, %v", name, found, err)
-		}
+		eventually(s.t, name+" is looked for", func() error {
+			found, err := kvm.Volume(s.t.Context(), poolOf(name), name)
+			if err == nil {
+				s.t.Errorf("The volume %s is still there: %+v", name, found)
+			}
+			if errors.Is(err, host.ErrBusy) {
+				return err // a host that is busy says it when it is asked again
+			}
+			if err != nil && !errors.Is(err, host.ErrNotFound) {
+				s.t.Errorf("Looking for the volume %s: %v", name, err)
+			}
+			return nil
+		})
 	}
 	if ip, ok := s.reservations(libvirtCluster, hostName)[network.MAC(uuid)]; ok {
 		s.t.Errorf("The address %s is still reserved", ip)
