@@ -26,6 +26,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"strconv"
+	"time"
 )
 
 // The two ends of the cable between a host and its internet.
@@ -71,6 +72,9 @@ func ConnectInternet(ctx context.Context, h *Host, opts InternetOptions) (*Inter
 	}
 	return i, nil
 }
+
+// unplugTimeout bounds the removal of the cable.
+const unplugTimeout = 10 * time.Second
 
 // startHolder starts the process that keeps the namespace. It reads until
 // nobody can write any more, which is when this process ends, however it does.
@@ -157,6 +161,12 @@ func (i *Internet) Dial(ctx context.Context, client netip.Addr, target string) (
 
 // Close unplugs the internet and ends it.
 func (i *Internet) Close() error {
+	// The kernel would remove the cable with the namespace, but takes its time
+	// when many go at once. There is none when plugging in has failed, and
+	// nobody to ask when the internet was killed.
+	ctx, cancel := context.WithTimeout(context.Background(), unplugTimeout)
+	defer cancel()
+	_ = i.ip(ctx, "link", "delete", routerPort).Run()
 	err := i.hold.Close()
 	// It may have been killed: it is gone all the same.
 	var exit *exec.ExitError
