@@ -23,8 +23,8 @@ import (
 	"strings"
 )
 
-// allows checks that an element has a name, exactly the given attributes, no text, and no children but of one name.
-func (e readElement) allows(name string, attributes []string, child string) error {
+// allows checks that an element has a name, exactly the given attributes, no text, and no children but of the given names.
+func (e readElement) allows(name string, attributes []string, children ...string) error {
 	if e.XMLName.Local != name {
 		return fmt.Errorf("the gateway has an unknown element %q where %s was expected", e.XMLName.Local, name)
 	}
@@ -43,7 +43,7 @@ func (e readElement) allows(name string, attributes []string, child string) erro
 		return fmt.Errorf("the gateway's element %s has the text %q", name, strings.TrimSpace(e.Text))
 	}
 	for _, c := range e.Children {
-		if c.XMLName.Local != child || c.XMLName.Space != Namespace {
+		if !slices.Contains(children, c.XMLName.Local) || c.XMLName.Space != Namespace {
 			return fmt.Errorf("the gateway's element %s has an unknown child %q", name, c.XMLName.Local)
 		}
 	}

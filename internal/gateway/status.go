@@ -41,6 +41,8 @@ type Status struct {
 	Reads string
 	// Renewed is when the status was written, by the host's clock. An agent that runs writes it every RenewInterval.
 	Renewed time.Time
+	// Link is the host's end of the links to other sites, nil when no network wants one.
+	Link *LinkStatus
 	// Networks are the open ones with an owner of ours, in the order of their UUIDs.
 	Networks []NetworkStatus
 	// Blocking is what others have set up on the host that stops what the networks need, in words that name the table
@@ -75,7 +77,7 @@ const (
 	// ProblemAddress means that the host doesn't have the external address of a forward. The rules are there all the
 	// same: the address may come.
 	ProblemAddress ProblemKind = "Address"
-	// ProblemFailed means that the rules couldn't be written.
+	// ProblemFailed means that the rules couldn't be written, or the link couldn't be made.
 	ProblemFailed ProblemKind = "Failed"
 )
 
@@ -94,6 +96,7 @@ type statusElement struct {
 	Agent    string           `xml:"agent,attr"`
 	Reads    string           `xml:"reads,attr"`
 	Renewed  string           `xml:"renewed,attr"`
+	Link     *linkTold        `xml:"capl:link"`
 	Networks []networkElement `xml:"capl:network"`
 	Blocking []blockingWrite  `xml:"capl:blocking"`
 }
@@ -120,6 +123,10 @@ type blockingWrite struct {
 func RenderStatusNetwork(s Status) (string, error) {
 	element := statusElement{
 		Prefix: StatusNamespace, Agent: s.Agent, Reads: s.Reads, Renewed: s.Renewed.UTC().Format(time.RFC3339),
+	}
+	if s.Link != nil {
+		link := s.Link.element()
+		element.Link = &link
 	}
 	for _, n := range s.Networks {
 		network := networkElement{UUID: n.UUID, Generation: n.Generation}
@@ -158,9 +165,10 @@ func ReadStatus(document string) (Status, error) {
 	var parsed struct {
 		Metadata struct {
 			Status *struct {
-				Agent    string `xml:"agent,attr"`
-				Reads    string `xml:"reads,attr"`
-				Renewed  string `xml:"renewed,attr"`
+				Agent    string    `xml:"agent,attr"`
+				Reads    string    `xml:"reads,attr"`
+				Renewed  string    `xml:"renewed,attr"`
+				Link     *linkRead `xml:"https://infrastructure.cluster.x-k8s.io/libvirt/host-agent/v1 link"`
 				Networks []struct {
 					UUID       string       `xml:"uuid,attr"`
 					Generation string       `xml:"generation,attr"`
@@ -189,6 +197,11 @@ func ReadStatus(document string) (Status, error) {
 		return Status{}, fmt.Errorf("reading when the host agent's status was written: %w", err)
 	}
 	status := Status{Agent: found.Agent, Reads: found.Reads, Renewed: renewed}
+	if found.Link != nil {
+		if status.Link, err = found.Link.status(); err != nil {
+			return Status{}, err
+		}
+	}
 	for _, n := range found.Networks {
 		network := NetworkStatus{UUID: n.UUID, Generation: n.Generation}
 		if n.Applied != nil {

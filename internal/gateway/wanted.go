@@ -57,6 +57,8 @@ const (
 type Wanted struct {
 	// Forwards are the connections that are let in, in no particular order.
 	Forwards []Forward
+	// Link leads to the node networks of the other sites, nil when there is but one.
+	Link *Link
 }
 
 // Forward lets connections to a port of an address of the host through to an address in the node network. Clients keep
@@ -91,6 +93,7 @@ type wantedElement struct {
 	Prefix     string           `xml:"xmlns:capl,attr"`
 	Generation string           `xml:"generation,attr"`
 	Forwards   []forwardElement `xml:"capl:forward"`
+	Link       *linkElement     `xml:"capl:link"`
 }
 
 type forwardElement struct {
@@ -107,8 +110,8 @@ type sourceElement struct {
 	CIDR string `xml:"cidr,attr"`
 }
 
-// Generation identifies the content: it is the same for the same forwards, whatever their order, and different
-// otherwise. It is 16 hexadecimal digits.
+// Generation identifies the content: it is the same for the same forwards and the same link, whatever their order, and
+// different otherwise. It is 16 hexadecimal digits.
 func (w Wanted) Generation() string {
 	var lines []string
 	for _, f := range w.Forwards {
@@ -121,6 +124,9 @@ func (w Wanted) Generation() string {
 			f.Name, f.Protocol, f.External, f.Port, f.Target, f.TargetPort, strings.Join(sources, ",")))
 	}
 	slices.Sort(lines)
+	if w.Link != nil {
+		lines = append(lines, w.Link.lines()...)
+	}
 	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
 	return hex.EncodeToString(sum[:8])
 }
@@ -145,6 +151,10 @@ func (w Wanted) element() wantedElement {
 			forward.Sources = append(forward.Sources, sourceElement{source.String()})
 		}
 		element.Forwards = append(element.Forwards, forward)
+	}
+	if w.Link != nil {
+		link := w.Link.element()
+		element.Link = &link
 	}
 	return element
 }
@@ -190,11 +200,22 @@ func Read(document string) (Wanted, error) {
 }
 
 func readWanted(element readElement) (Wanted, error) {
-	if err := element.allows("gateway", []string{"generation"}, "forward"); err != nil {
+	if err := element.allows("gateway", []string{"generation"}, "forward", "link"); err != nil {
 		return Wanted{}, err
 	}
 	var wanted Wanted
 	for _, child := range element.Children {
+		if child.XMLName.Local == "link" {
+			if wanted.Link != nil {
+				return Wanted{}, errors.New("the gateway has two links")
+			}
+			link, err := readLink(child)
+			if err != nil {
+				return Wanted{}, err
+			}
+			wanted.Link = &link
+			continue
+		}
 		forward, err := readForward(child)
 		if err != nil {
 			return Wanted{}, err
@@ -229,7 +250,7 @@ func readForward(element readElement) (Forward, error) {
 		return Forward{}, fmt.Errorf("forward %s: external and target have to be IPv4 addresses", forward.Name)
 	}
 	for _, child := range element.Children {
-		if err := child.allows("source", []string{"cidr"}, ""); err != nil {
+		if err := child.allows("source", []string{"cidr"}); err != nil {
 			return Forward{}, err
 		}
 		source, err := netip.ParsePrefix(child.attr("cidr"))
