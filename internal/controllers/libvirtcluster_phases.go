@@ -179,13 +179,18 @@ func (r *LibvirtClusterReconciler) reconcileNetwork(ctx context.Context, s *clus
 	if s.forwards, err = network.Forwards(s.libvirtCluster.Spec, s.plans); err != nil {
 		return &waiting{reason: infrav1.ClusterInvalidNetworkReason, message: "spec.network." + err.Error()}
 	}
+	if err := network.CheckSiteLink(s.libvirtCluster.Spec.Network); err != nil {
+		return &waiting{reason: infrav1.ClusterInvalidNetworkReason, message: "spec.network." + err.Error()}
+	}
 	existing := network.Existing(s.libvirtCluster.Spec.Network)
-	bringUp := r.ensureNetwork
-	if existing {
-		bringUp = r.checkNetwork
+	if existing || network.HasSiteLink(s.libvirtCluster.Spec.Network) {
 		if err := r.checkOtherClusters(ctx, s); err != nil {
 			return err
 		}
+	}
+	bringUp := r.ensureNetwork
+	if existing {
+		bringUp = r.checkNetwork
 	} else {
 		if err := r.reconcileMembers(ctx, s); err != nil {
 			return err

@@ -74,11 +74,11 @@ func (v clusterValidator) ValidateUpdate(ctx context.Context, before, after *inf
 	return nil, invalid("LibvirtCluster", after.Name, append(found, clash...))
 }
 
-// findClash looks for a cluster that gives out the same addresses of an existing network, or lets connections in at the same
-// external address and port. One that is deleted may still have machines, and a cluster that is deleted itself must be able
+// findClash looks for a cluster that gives out the same addresses of an existing network, lets connections in at the same
+// external address and port, or has a range to which links lead. One that is deleted may still have machines, and a cluster that is deleted itself must be able
 // to go.
 func (v clusterValidator) findClash(ctx context.Context, cluster *infrav1.LibvirtCluster) (field.ErrorList, error) {
-	if network.Forwarding(cluster.Spec.Network) == infrav1.ForwardingNAT || !cluster.DeletionTimestamp.IsZero() {
+	if !cluster.DeletionTimestamp.IsZero() {
 		return nil, nil
 	}
 	var clusters infrav1.LibvirtClusterList
