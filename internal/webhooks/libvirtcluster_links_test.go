@@ -147,9 +147,17 @@ func TestClusterLinkClash(t *testing.T) {
 			t.Fatal("the second cluster is taken")
 		}
 	}
-	check(t, api.Create(t.Context(), second), `spec.network.cidr: Invalid value: "10.100.1.64/26": overlaps the range 10.100.1.0/25 of LibvirtCluster `+first.GetName()+
+	check(t, api.Create(t.Context(), second.DeepCopy(), client.DryRunAll), `spec.network.cidr: Invalid value: "10.100.1.64/26": overlaps the range 10.100.1.0/25 of LibvirtCluster `+first.GetName()+
 		", on a host that both may use, and one of the two has a siteLink that leads there: choose another range")
-	check(t, api.Create(t.Context(), cluster(t, set("spec", "{hostSelector: {matchLabels: {site: linked}}, network: {cidr: 10.101.0.0/25}}"))))
+	check(t, api.Create(t.Context(), cluster(t, set("spec", "{hostSelector: {matchLabels: {site: linked}}, network: {cidr: 10.101.0.0/25}}")), client.DryRunAll))
+
+	// Once the first is gone there is room.
+	check(t, api.Delete(t.Context(), first))
+	for end := time.Now().Add(20 * time.Second); api.Create(t.Context(), second.DeepCopy(), client.DryRunAll) != nil; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the second cluster is still refused")
+		}
+	}
 }
 
 func TestHostWireGuard(t *testing.T) {
