@@ -141,6 +141,12 @@ func TestSitesWithTheirAgents(t *testing.T) {
 	}
 	reaches("the first site reaches the second")
 
+	// Another cluster's networks share the interfaces, and the keys.
+	blue := s.createCluster("blue", "10.21.0.0/25", linkSites, func(c *infrav1.LibvirtCluster) {
+		c.Spec.Network.IngressCIDR, c.Spec.Network.Subnets[0].CIDR = "10.21.0.128/25", "10.21.1.0/25"
+	})
+	s.expectReady(blue)
+
 	// Another key.
 	s.refresh(kvm1)
 	before, began := kvm1.Status.WireGuard.PublicKey, time.Now()
@@ -165,6 +171,7 @@ func TestSitesWithTheirAgents(t *testing.T) {
 	})
 	reaches("the first site reaches the second by the new key")
 	s.expectReady(green)
+	s.expectReady(blue)
 
 	// A host is away, but for its link.
 	must(t, two.StopDaemon(t.Context(), syscall.SIGKILL))
