@@ -143,11 +143,16 @@ test-guests: packages test-programs $(GOTESTSUM) ## Run the long tests that boot
 
 .PHONY: test-e2e
 test-e2e: packages $(GOTESTSUM) build host-agent ## Run the end-to-end tests: real clusters of real machines
+	hack/install-packages.sh bgp
 	GOTESTSUM=$(GOTESTSUM) GOTESTSUM_FORMAT=standard-verbose hack/test.sh -tags e2e -timeout 180m ./test/e2e/... -args -ginkgo.v $(E2E_FLAGS)
 
 .PHONY: test-ingress
 test-ingress: ## Run the end-to-end test of the flavor metallb-nginx: a site on a public address, by traffic
 	$(MAKE) test-e2e E2E_FLAGS="--ginkgo.focus='A site on a public address'"
+
+.PHONY: test-bgp
+test-bgp: ## Run the end-to-end test of the flavor calico-bgp: Services by BGP, on one host
+	$(MAKE) test-e2e E2E_FLAGS="--ginkgo.focus='A site by BGP'"
 
 ##@ Lab
 
