@@ -185,6 +185,37 @@ const (
 	// tries again by itself.
 	ClusterGatewayFailedReason = "Failed"
 
+	// ClusterSitesLinkedCondition is true while the hosts of the cluster are linked with each other, so that machines on
+	// several sites reach each other. It is there with spec.network.siteLink only. Machines don't wait for it. Besides the
+	// reasons below it has those of GatewayReady that keep an agent from making the link.
+	ClusterSitesLinkedCondition = "SitesLinked"
+
+	// ClusterSitesLinkedReason says that every two hosts are linked.
+	ClusterSitesLinkedReason = "Linked"
+
+	// ClusterSitesWireGuardNotSetReason says that a LibvirtHost doesn't say how the others reach it: set its
+	// spec.wireGuard.
+	ClusterSitesWireGuardNotSetReason = "WireGuardNotSet"
+
+	// ClusterSitesSharedRangeReason says that two hosts have the same range, so that a link can't lead to both: give one
+	// of them a failure domain with a subnet of its own, or deselect it. One that wasn't in use before isn't used.
+	ClusterSitesSharedRangeReason = "SharedRange"
+
+	// ClusterSitesAddressConflictReason says that two hosts have the same address and port in spec.wireGuard, that the
+	// address lies in a range of the cluster itself, or that two hosts have no address: correct the LibvirtHosts.
+	ClusterSitesAddressConflictReason = "AddressConflict"
+
+	// ClusterSitesKeyNotToldReason says that the agent of a host hasn't told its public key yet: wait some seconds.
+	ClusterSitesKeyNotToldReason = "KeyNotTold"
+
+	// ClusterSitesKeyConflictReason says that two hosts have the same key, as clones of one machine do: remove the key on
+	// one of them, and its agent makes another.
+	ClusterSitesKeyConflictReason = "KeyConflict"
+
+	// ClusterSitesNotConnectedReason says that two hosts haven't heard of each other lately: let the UDP port through the
+	// firewalls between them, and see to spec.wireGuard of the LibvirtHosts.
+	ClusterSitesNotConnectedReason = "NotConnected"
+
 	// ClusterKubeconfigConflictReason says that a Secret has the name of the kubeconfig for outside and isn't ours: delete
 	// or rename it.
 	ClusterKubeconfigConflictReason = "KubeconfigConflict"

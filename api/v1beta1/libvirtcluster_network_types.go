@@ -110,3 +110,28 @@ type APIServerAccess struct {
 	// +kubebuilder:validation:items:MaxLength=43
 	AllowedCIDRs []string `json:"allowedCIDRs,omitempty"`
 }
+
+// SiteLinkType says by what the node networks of several sites are linked.
+// +kubebuilder:validation:Enum=WireGuard
+type SiteLinkType string
+
+const (
+	// SiteLinkWireGuard links every two hosts by WireGuard.
+	SiteLinkWireGuard SiteLinkType = "WireGuard"
+)
+
+// SiteLink leads packets between the node networks of the hosts, as they are and encrypted on their way.
+type SiteLink struct {
+	// type is WireGuard: the agents of the hosts make keys, which never leave their host, and link every two hosts. Each
+	// LibvirtHost says in spec.wireGuard how the others reach it.
+	// +required
+	Type SiteLinkType `json:"type,omitempty"`
+
+	// pathMTU is the length in bytes of the longest packet that gets from any of the hosts to any other, 1500 when unset.
+	// The link carries packets that are 80 bytes shorter. It can be changed later as far as spec.network.mtu stays the same
+	// and fits.
+	// +optional
+	// +kubebuilder:validation:Minimum=1360
+	// +kubebuilder:validation:Maximum=9216
+	PathMTU int32 `json:"pathMTU,omitempty"`
+}

@@ -66,7 +66,7 @@ type NetworkManagementPolicy string
 
 const (
 	// NetworkManaged makes a libvirt network on each host, and removes it with the cluster. The networks of two
-	// hosts aren't connected with each other.
+	// hosts aren't connected with each other, unless siteLink says so.
 	NetworkManaged NetworkManagementPolicy = "Managed"
 
 	// NetworkExisting uses a network that is there on every host of the cluster and is never changed. The hosts share
@@ -83,6 +83,9 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.managementPolicy) || self.managementPolicy != 'Existing' || !(has(self.forwarding) || has(self.ingress) || has(self.apiServerAccess))",message="forwarding, ingress and apiServerAccess belong to networks that the provider makes, clients reach an existing network by its own router: remove them, or the managementPolicy Existing"
 // +kubebuilder:validation:XValidation:rule="!(has(self.ingress) || has(self.apiServerAccess)) || (has(self.forwarding) ? self.forwarding == 'HostAgent' : !has(self.uuid))",message="ingress and apiServerAccess don't go with forwarding NAT, which lets nobody in: create the cluster with forwarding: HostAgent, or remove them"
 // +kubebuilder:validation:XValidation:rule="!has(self.ingress) || has(self.ingressCIDR)",message="ingress leads to the address of a LoadBalancer Service: set ingressCIDR, the range of those addresses"
+// +kubebuilder:validation:XValidation:rule="!has(self.siteLink) || !has(self.managementPolicy) || self.managementPolicy != 'Existing'",message="siteLink belongs to networks that the provider makes, an existing one connects the hosts by itself: remove it, or the managementPolicy Existing"
+// +kubebuilder:validation:XValidation:rule="!has(self.siteLink) || (has(self.forwarding) ? self.forwarding == 'HostAgent' : !has(self.uuid))",message="siteLink doesn't go with forwarding NAT, because the agents of the hosts make the link: create the cluster with forwarding: HostAgent, or remove siteLink"
+// +kubebuilder:validation:XValidation:rule="!has(self.siteLink) || has(self.subnets) || (has(self.managementPolicy) && self.managementPolicy == 'Existing')",message="siteLink links hosts with ranges of their own: set subnets, a range for each failure domain but that of the control plane"
 type ClusterNetwork struct {
 	// managementPolicy is Managed (the provider makes a libvirt network on each host), or Existing (the network
 	// of name or bridge is there on every host and connects them). Managed when unset.
@@ -146,7 +149,8 @@ type ClusterNetwork struct {
 	IngressCIDR string `json:"ingressCIDR,omitempty"`
 
 	// subnets give the hosts of a failure domain a range of their own instead of cidr, so that the networks of several
-	// sites can be routed to each other. The control-plane endpoint stays in cidr. With managementPolicy Managed only.
+	// sites can be routed to each other, as siteLink does. The control-plane endpoint stays in cidr. With managementPolicy
+	// Managed only.
 	// +optional
 	// +listType=map
 	// +listMapKey=failureDomain
@@ -154,7 +158,7 @@ type ClusterNetwork struct {
 	// +kubebuilder:validation:MaxItems=100
 	Subnets []Subnet `json:"subnets,omitempty"`
 
-	// mtu of the node network in bytes. 1500 when unset.
+	// mtu of the node network in bytes. When unset it is what siteLink carries, and 1500 without one.
 	// +optional
 	// +kubebuilder:validation:Minimum=1280
 	// +kubebuilder:validation:Maximum=9216
@@ -162,7 +166,8 @@ type ClusterNetwork struct {
 
 	// forwarding says who leads packets between the nodes and the world: NAT (libvirt, which lets nobody in) or HostAgent
 	// (the agent on each host, which lets in what ingress and apiServerAccess say). When unset it is HostAgent if one of
-	// these is set, and NAT otherwise. It is kept for the life of the cluster. With managementPolicy Managed only.
+	// these or siteLink is set, and NAT otherwise. It is kept for the life of the cluster. With managementPolicy Managed
+	// only.
 	// +optional
 	Forwarding Forwarding `json:"forwarding,omitempty"`
 
@@ -175,6 +180,13 @@ type ClusterNetwork struct {
 	// at any time. With forwarding HostAgent only.
 	// +optional
 	APIServerAccess APIServerAccess `json:"apiServerAccess,omitempty,omitzero"`
+
+	// siteLink leads packets between the node networks of the hosts, so that machines on several sites reach each other. Each
+	// host needs a range of its own: one of them has cidr and all others have subnets. Control-plane machines are placed on
+	// that with cidr, where their endpoint is. It can be set, changed and removed later as long as the MTU of the node network
+	// stays the same. With forwarding HostAgent only.
+	// +optional
+	SiteLink SiteLink `json:"siteLink,omitempty,omitzero"`
 
 	// uuid of the managed libvirt network, the same on each host. Set by the provider, kept for the life of the cluster.
 	// +optional
@@ -204,7 +216,7 @@ type Subnet struct {
 // +kubebuilder:validation:MinProperties=1
 type LibvirtClusterStatus struct {
 	// conditions represent the observations of the cluster infrastructure's current state.
-	// Known condition types are Ready, HostsAvailable, NetworkReady, GatewayReady, Deleting and Paused.
+	// Known condition types are Ready, HostsAvailable, NetworkReady, GatewayReady, SitesLinked, Deleting and Paused.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -215,7 +227,8 @@ type LibvirtClusterStatus struct {
 	// +optional
 	Initialization LibvirtClusterInitializationStatus `json:"initialization,omitempty,omitzero"`
 
-	// failureDomains are the failure domains of the hosts in use.
+	// failureDomains are the failure domains of the hosts in use. With spec.network.siteLink, those with a subnet aren't for
+	// control-plane machines.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -258,6 +271,7 @@ type LibvirtClusterInitializationStatus struct {
 // +kubebuilder:printcolumn:name="Endpoint",type="string",JSONPath=".spec.controlPlaneEndpoint.host",description="Where the API server answers"
 // +kubebuilder:printcolumn:name="Network",type="string",JSONPath=".spec.network.cidr",description="Range of the node network"
 // +kubebuilder:printcolumn:name="Hosts",type="string",JSONPath=".status.hosts",description="Hosts in use",priority=10
+// +kubebuilder:printcolumn:name="Linked",type="string",JSONPath=`.status.conditions[?(@.type=="SitesLinked")].status`,description="The hosts of all sites are linked",priority=10
 // +kubebuilder:printcolumn:name="Provisioned",type="string",JSONPath=".status.initialization.provisioned",description="The infrastructure is provisioned"
 // +kubebuilder:printcolumn:name="Ready",type="string",JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="The infrastructure is ready"
 // +kubebuilder:printcolumn:name="Reason",type="string",JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="Why the infrastructure is or isn't ready",priority=10

@@ -102,6 +102,11 @@ type LibvirtHostSpec struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	PCIDevices []PCIDeviceOffer `json:"pciDevices,omitempty"`
+
+	// wireGuard says how the other hosts of a cluster with spec.network.siteLink reach this one. Such a cluster can't use a
+	// host without it. An empty one, {}, is that of a host that can't be reached from outside.
+	// +optional
+	WireGuard *HostWireGuard `json:"wireGuard,omitempty"`
 }
 
 // CredentialsReference names a Secret in the namespace of the object that holds the reference.
@@ -296,6 +301,11 @@ type LibvirtHostStatus struct {
 	// +listMapKey=address
 	// +kubebuilder:validation:MaxItems=256
 	PCIDevices []HostPCIDevice `json:"pciDevices,omitempty"`
+
+	// wireGuard is what the host's agent told of its end of the links to other sites. While the host is out of reach it is
+	// what was told last.
+	// +optional
+	WireGuard HostWireGuardStatus `json:"wireGuard,omitempty,omitzero"`
 }
 
 // HostResources are amounts of a host's resources.
@@ -375,6 +385,7 @@ type RetainedDisk struct {
 // +kubebuilder:printcolumn:name="Memory",type="string",JSONPath=".status.capacity.memory",description="Memory of the host"
 // +kubebuilder:printcolumn:name="Allocated",type="string",JSONPath=".status.allocated.memory",description="Memory that domains may use"
 // +kubebuilder:printcolumn:name="Libvirt",type="string",JSONPath=".status.libvirtVersion",description="Version of libvirt"
+// +kubebuilder:printcolumn:name="WireGuard",type="string",JSONPath=".status.wireGuard.publicKey",description="Public key of the host",priority=10
 // +kubebuilder:printcolumn:name="URI",type="string",JSONPath=".spec.uri",description="Connection URI",priority=10
 // +kubebuilder:printcolumn:name="Reason",type="string",JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="Why the host is or isn't ready",priority=10
 // +kubebuilder:printcolumn:name="Age",type="date",JSONPath=".metadata.creationTimestamp",description="Time since creation"

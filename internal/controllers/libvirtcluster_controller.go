@@ -26,6 +26,7 @@ import (
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
 	"sigs.k8s.io/cluster-api/util"
 	"sigs.k8s.io/cluster-api/util/annotations"
+	"sigs.k8s.io/cluster-api/util/conditions"
 	capicontroller "sigs.k8s.io/cluster-api/util/controller"
 	"sigs.k8s.io/cluster-api/util/finalizers"
 	"sigs.k8s.io/cluster-api/util/patch"
@@ -58,6 +59,8 @@ type LibvirtClusterReconciler struct {
 	up memo[networkOnHost, upNetwork]
 	// agents are what the agents of hosts told, by the key of the host.
 	agents memo[string, agentSighting]
+	// told are the links that networks were seen to want.
+	told memo[networkOnHost, gateway.Link]
 	// fit are the existing networks that were seen fit for the nodes.
 	fit memo[networkUse, fitNetwork]
 }
@@ -124,8 +127,10 @@ type clusterScope struct {
 	selected, hosts []*infrav1.LibvirtHost
 	// up are the hosts that have the network.
 	up []*infrav1.LibvirtHost
-	// stuck tells that the network couldn't be taken from a host that isn't selected any more.
-	stuck bool
+	// stuck are the hosts that aren't selected any more and from which the network couldn't be taken.
+	stuck []string
+	// links are those between the hosts.
+	links links
 }
 
 // Reconcile brings the node network of a cluster to its hosts, or takes it away.
@@ -165,7 +170,7 @@ func (r *LibvirtClusterReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 	defer func() {
 		if err := patchHelper.Patch(ctx, libvirtCluster, patch.WithOwnedConditions{Conditions: []string{
 			infrav1.ReadyCondition, infrav1.ClusterHostsAvailableCondition, infrav1.ClusterNetworkReadyCondition,
-			infrav1.ClusterGatewayReadyCondition, infrav1.DeletingCondition, clusterv1.PausedCondition,
+			infrav1.ClusterGatewayReadyCondition, infrav1.ClusterSitesLinkedCondition, infrav1.DeletingCondition, clusterv1.PausedCondition,
 		}}); err != nil {
 			reterr = kerrors.NewAggregate([]error{reterr, unlessGone(err)})
 		}
@@ -184,13 +189,21 @@ func (r *LibvirtClusterReconciler) Reconcile(ctx context.Context, req ctrl.Reque
 	counts := []string{infrav1.ClusterHostsAvailableCondition, infrav1.ClusterNetworkReadyCondition}
 	if network.Forwarding(libvirtCluster.Spec.Network) == infrav1.ForwardingHostAgent {
 		// A host without the network is nothing to the gateways of the others.
-		counts = append(counts, infrav1.ClusterGatewayReadyCondition)
-		outside, failed := runBeside(ctx, libvirtCluster, scope, []phase[*clusterScope]{
+		beside := []phase[*clusterScope]{
 			{infrav1.ClusterGatewayReadyCondition, infrav1.ClusterGatewayAppliedReason, r.reconcileGateway},
-		})
+		}
+		if network.HasSiteLink(libvirtCluster.Spec.Network) {
+			beside = append(beside, phase[*clusterScope]{infrav1.ClusterSitesLinkedCondition, infrav1.ClusterSitesLinkedReason, r.reconcileLinks})
+		} else {
+			conditions.Delete(libvirtCluster, infrav1.ClusterSitesLinkedCondition)
+		}
+		for _, p := range beside {
+			counts = append(counts, p.condition)
+		}
+		outside, failed := runBeside(ctx, libvirtCluster, scope, beside)
 		result, err = sooner(result, outside), errors.Join(err, failed)
 	}
-	if scope.stuck && (result.RequeueAfter == 0 || result.RequeueAfter > unreachableInterval) {
+	if len(scope.stuck) > 0 && (result.RequeueAfter == 0 || result.RequeueAfter > unreachableInterval) {
 		result.RequeueAfter = unreachableInterval
 	}
 	setReady(libvirtCluster, infrav1.ReadyReason, counts...)

@@ -118,7 +118,7 @@ func (r *LibvirtClusterReconciler) leaveHosts(ctx context.Context, s *clusterSco
 	}
 	for i, err := range onEach(ctx, leaving, func(ctx context.Context, name string) error { return r.removeNetwork(ctx, s, name) }) {
 		if err != nil {
-			s.stuck = true
+			s.stuck = append(s.stuck, leaving[i])
 			ctrl.LoggerFrom(ctx).Info("Failed to take the network from a host, will try again", "host", leaving[i], "reason", err.Error())
 			continue
 		}
@@ -179,20 +179,32 @@ func (r *LibvirtClusterReconciler) reconcileNetwork(ctx context.Context, s *clus
 	if s.forwards, err = network.Forwards(s.libvirtCluster.Spec, s.plans); err != nil {
 		return &waiting{reason: infrav1.ClusterInvalidNetworkReason, message: "spec.network." + err.Error()}
 	}
+	if err := network.CheckSiteLink(s.libvirtCluster.Spec.Network); err != nil {
+		return &waiting{reason: infrav1.ClusterInvalidNetworkReason, message: "spec.network." + err.Error()}
+	}
 	existing := network.Existing(s.libvirtCluster.Spec.Network)
-	bringUp := r.ensureNetwork
-	if existing {
-		bringUp = r.checkNetwork
+	if existing || network.HasSiteLink(s.libvirtCluster.Spec.Network) {
 		if err := r.checkOtherClusters(ctx, s); err != nil {
 			return err
 		}
-	} else if err := r.writeDownNetwork(ctx, s); err != nil {
-		// The UUID and the hosts are written down before anything is made, so that a crash leaves nothing unknown behind.
-		return err
 	}
+	bringUp := r.ensureNetwork
+	if existing {
+		bringUp = r.checkNetwork
+	} else {
+		if err := r.reconcileMembers(ctx, s); err != nil {
+			return err
+		}
+		if err := r.writeDownNetwork(ctx, s); err != nil {
+			// The UUID and the hosts are written down before anything is made, so that a crash leaves nothing unknown behind.
+			return err
+		}
+		r.gatherLinks(ctx, s)
+	}
+	hosts := slices.Concat(s.hosts, s.links.staying)
 	var failures []error
-	for i, err := range onEach(ctx, s.hosts, func(ctx context.Context, h *infrav1.LibvirtHost) error { return bringUp(ctx, s, h) }) {
-		name := s.hosts[i].Name
+	for i, err := range onEach(ctx, hosts, func(ctx context.Context, h *infrav1.LibvirtHost) error { return bringUp(ctx, s, h) }) {
+		name := hosts[i].Name
 		if existing {
 			err = r.noteUse(ctx, s, name, err)
 		}
@@ -200,11 +212,11 @@ func (r *LibvirtClusterReconciler) reconcileNetwork(ctx context.Context, s *clus
 			failures = append(failures, wrapHost(name, err))
 			continue
 		}
-		s.up = append(s.up, s.hosts[i])
+		s.up = append(s.up, hosts[i])
 	}
 	if len(s.up) > 0 {
 		s.libvirtCluster.Status.Initialization.Provisioned = ptr.To(true)
-		s.libvirtCluster.Status.FailureDomains = failureDomains(s.selected, s.libvirtCluster.Status.Hosts)
+		s.libvirtCluster.Status.FailureDomains = failureDomains(s.libvirtCluster, s.selected)
 	}
 	return together(failures)
 }
@@ -272,12 +284,13 @@ func (s *clusterScope) definition(h *infrav1.LibvirtHost) network.Definition {
 	definition := network.Definition{
 		UUID:  s.libvirtCluster.Spec.Network.UUID,
 		Name:  network.Name(s.cluster.Namespace, s.cluster.Name),
-		MTU:   s.libvirtCluster.Spec.Network.MTU,
+		MTU:   network.MTU(s.libvirtCluster.Spec.Network),
 		Plan:  s.plans.For(failureDomain(h)),
 		Owner: s.owner(),
 	}
 	if network.Forwarding(s.libvirtCluster.Spec.Network) == infrav1.ForwardingHostAgent {
 		definition.Gateway = ptr.To(network.WantedOn(definition.Plan, s.forwards))
+		definition.Gateway.Link = s.links.wanted[h.Name]
 	}
 	return definition
 }
@@ -296,6 +309,9 @@ const conflictInterval = time.Minute
 func (r *LibvirtClusterReconciler) ensureNetwork(ctx context.Context, s *clusterScope, h *infrav1.LibvirtHost) error {
 	kvm, err := connected(r.Hosts, h.Namespace, h.Name)
 	if err != nil {
+		return err
+	}
+	if err := s.links.unread[h.Name]; err != nil {
 		return err
 	}
 	definition := s.definition(h)
@@ -404,15 +420,16 @@ func conflict(format string, args ...any) error {
 // failureDomains are those of the selected hosts in use that take new machines. Cluster API puts control-plane machines
 // into these only, so it needn't be told of a host that would refuse them. A host that is out of reach for a while still
 // counts: its machines are there, and a failure domain that came and went would have Cluster API move them.
-func failureDomains(selected []*infrav1.LibvirtHost, inUse []string) []clusterv1.FailureDomain {
+func failureDomains(libvirtCluster *infrav1.LibvirtCluster, selected []*infrav1.LibvirtHost) []clusterv1.FailureDomain {
 	var domains []clusterv1.FailureDomain
 	for _, h := range selected {
 		if h.Spec.Scheduling == infrav1.HostSchedulingDisabled {
 			continue
 		}
 		name := failureDomain(h)
-		if slices.Contains(inUse, h.Name) && !slices.ContainsFunc(domains, func(d clusterv1.FailureDomain) bool { return d.Name == name }) {
-			domains = append(domains, clusterv1.FailureDomain{Name: name, ControlPlane: ptr.To(true)})
+		if slices.Contains(libvirtCluster.Status.Hosts, h.Name) && !slices.ContainsFunc(domains, func(d clusterv1.FailureDomain) bool { return d.Name == name }) {
+			controlPlane := network.ServesControlPlane(libvirtCluster.Spec.Network, name)
+			domains = append(domains, clusterv1.FailureDomain{Name: name, ControlPlane: ptr.To(controlPlane)})
 		}
 	}
 	return domains

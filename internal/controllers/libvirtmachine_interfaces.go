@@ -181,6 +181,6 @@ func guestInterfaces(s *machineScope, definition domain.Definition) ([]network.G
 			return nil, fmt.Errorf("reading spec.address: %w", err)
 		}
 	}
-	node := network.NodeInterface(definition.MAC, definition.MTU, address, s.plan)
+	node := network.NodeInterface(definition.MAC, network.MTU(s.libvirtCluster.Spec.Network), address, s.plan)
 	return network.GuestInterfaces(s.uuid, s.libvirtMachine.Spec.Interfaces, node, s.pooled), nil
 }

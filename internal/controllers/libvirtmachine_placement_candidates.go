@@ -24,10 +24,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	clusterv1 "sigs.k8s.io/cluster-api/api/core/v1beta2"
+	"sigs.k8s.io/cluster-api/util"
 	"sigs.k8s.io/cluster-api/util/conditions"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/placement"
 )
 
@@ -50,6 +52,9 @@ func (r *LibvirtMachineReconciler) candidates(ctx context.Context, s *machineSco
 		candidate := placement.Candidate{
 			Name: h.Name, FailureDomain: failureDomain(h), Unusable: unusable(h, selector), Withdrawn: len(withdrawn(h, selector)) > 0,
 			Needs: diskNeeds(h, &s.libvirtMachine.Spec, nil),
+		}
+		if util.IsControlPlaneMachine(s.machine) && !network.ServesControlPlane(s.libvirtCluster.Spec.Network, candidate.FailureDomain) {
+			candidate.Unusable = append(candidate.Unusable, "is on another site than the control-plane endpoint: control-plane machines need a failure domain without a subnet in spec.network.subnets")
 		}
 		for _, served := range h.Status.DomainTypes {
 			candidate.DomainTypes = append(candidate.DomainTypes, string(served))

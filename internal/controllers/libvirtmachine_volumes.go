@@ -82,7 +82,7 @@ func (r *LibvirtMachineReconciler) definition(ctx context.Context, s *machineSco
 		NetworkName:   cmp.Or(s.libvirtCluster.Spec.Network.Name, network.Name(s.cluster.Namespace, s.cluster.Name)),
 		Bridge:        s.libvirtCluster.Spec.Network.Bridge,
 		MAC:           network.MAC(s.uuid),
-		MTU:           s.libvirtCluster.Spec.Network.MTU,
+		MTU:           network.AskedMTU(s.libvirtCluster.Spec.Network),
 		Ignition:      s.format == bootstrap.Ignition,
 	}, nil
 }

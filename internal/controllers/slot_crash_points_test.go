@@ -89,7 +89,8 @@ func dieInSlot(t *testing.T, chosen func(write int, answerLost bool) bool) {
 				if slotOf(second) != slotOf(first) {
 					t.Errorf("The slot was %+v and is %+v", slotOf(first), slotOf(second))
 				}
-				names, err := c.kvm("kvm1").VolumeNames(t.Context(), "default")
+				kvm := c.kvm("kvm1")
+				names, err := ask(func() ([]string, error) { return kvm.VolumeNames(t.Context(), "default") })
 				must(t, err)
 				kept := 0
 				for _, name := range names {
@@ -105,7 +106,8 @@ func dieInSlot(t *testing.T, chosen func(write int, answerLost bool) bool) {
 				}
 				c.removeMachine(second)
 				c.expectNoTraces(c.green, "kvm1", uuidOf(second))
-				must(t, c.kvm("kvm1").DeleteVolume(t.Context(), "default", brick(second)))
+				_, err = ask(func() (any, error) { return nil, kvm.DeleteVolume(t.Context(), "default", brick(second)) })
+				must(t, err)
 				c.removeCluster()
 				if c.life.isOver() {
 					mu.Lock()

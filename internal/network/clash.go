@@ -29,7 +29,7 @@ import (
 )
 
 // Clash is an address that two clusters would both use: one of an existing network that machines of both could get, or one
-// of a host's with a port at which both let connections in.
+// of a host's with a port at which both let connections in. Or it is a range that one has where the other's links lead.
 type Clash struct {
 	// With is the other cluster.
 	With *infrav1.LibvirtCluster
@@ -43,7 +43,7 @@ type Clash struct {
 
 // FindClash looks among other clusters for one that has a host in common with ours and either could give its machines an
 // address of the same existing network that ours could give too, or lets connections in at an external address and port
-// where ours does. It returns nil when there is none. Hosts are those of all namespaces: two LibvirtHosts with the same URI
+// where ours does, or has a range of ours while one of the two links its hosts. It returns nil when there is none. Hosts are those of all namespaces: two LibvirtHosts with the same URI
 // are one host.
 func FindClash(ours *infrav1.LibvirtCluster, others []infrav1.LibvirtCluster, hosts []infrav1.LibvirtHost) *Clash {
 	for i := range others {
@@ -54,6 +54,9 @@ func FindClash(ours *infrav1.LibvirtCluster, others []infrav1.LibvirtCluster, ho
 		clash := clashing(ours.Spec, other.Spec)
 		if clash == nil {
 			clash = clashingOutside(ours.Spec.Network, other.Spec.Network)
+		}
+		if clash == nil {
+			clash = clashingLinked(ours.Spec.Network, other.Spec.Network)
 		}
 		if clash == nil || !shareHost(ours, other, hosts) {
 			continue
@@ -106,6 +109,38 @@ func clashingOutside(ours, theirs infrav1.ClusterNetwork) *Clash {
 			return &Clash{
 				Field: "network." + way.Name, Value: fmt.Sprintf("%s/%s", netip.AddrPortFrom(way.External, way.Port), way.Protocol),
 				Detail: "is also a way into", remedy: ", on a host that both may use: choose another port, or another externalAddress",
+			}
+		}
+	}
+	return nil
+}
+
+// clashingLinked compares the ranges of two clusters of which one links its hosts. Then a host leads packets to all ranges of
+// the cluster, also to those that it hasn't itself.
+func clashingLinked(ours, theirs infrav1.ClusterNetwork) *Clash {
+	if Existing(ours) || Existing(theirs) || !HasSiteLink(ours) && !HasSiteLink(theirs) {
+		return nil
+	}
+	here, err := NewPlans(ours)
+	there, err2 := NewPlans(theirs)
+	if err != nil || err2 != nil {
+		return nil
+	}
+	for _, own := range here.Prefixes() {
+		for _, other := range there.Prefixes() {
+			if !own.Overlaps(other) {
+				continue
+			}
+			field := "network.subnets"
+			switch own {
+			case here.Main.Prefix:
+				field = "network.cidr"
+			case here.Main.Ingress:
+				field = "network.ingressCIDR"
+			}
+			return &Clash{
+				Field: field, Value: own.String(), Detail: fmt.Sprintf("overlaps the range %s of", other),
+				remedy: ", on a host that both may use, and one of the two has a siteLink that leads there: choose another range",
 			}
 		}
 	}

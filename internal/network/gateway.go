@@ -40,7 +40,7 @@ func Forwarding(spec infrav1.ClusterNetwork) infrav1.Forwarding {
 		return ""
 	case spec.Forwarding != "":
 		return spec.Forwarding
-	case spec.UUID == "" && (hasIngress(spec) || hasAPIServerAccess(spec)):
+	case spec.UUID == "" && (hasIngress(spec) || hasAPIServerAccess(spec) || HasSiteLink(spec)):
 		return infrav1.ForwardingHostAgent
 	}
 	return infrav1.ForwardingNAT

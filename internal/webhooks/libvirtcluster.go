@@ -17,7 +17,6 @@ limitations under the License.
 package webhooks
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,11 +74,11 @@ func (v clusterValidator) ValidateUpdate(ctx context.Context, before, after *inf
 	return nil, invalid("LibvirtCluster", after.Name, append(found, clash...))
 }
 
-// findClash looks for a cluster that gives out the same addresses of an existing network, or lets connections in at the same
-// external address and port. One that is deleted may still have machines, and a cluster that is deleted itself must be able
+// findClash looks for a cluster that gives out the same addresses of an existing network, lets connections in at the same
+// external address and port, or has a range to which links lead. One that is deleted may still have machines, and a cluster that is deleted itself must be able
 // to go.
 func (v clusterValidator) findClash(ctx context.Context, cluster *infrav1.LibvirtCluster) (field.ErrorList, error) {
-	if network.Forwarding(cluster.Spec.Network) == infrav1.ForwardingNAT || !cluster.DeletionTimestamp.IsZero() {
+	if !cluster.DeletionTimestamp.IsZero() {
 		return nil, nil
 	}
 	var clusters infrav1.LibvirtClusterList
@@ -116,6 +115,9 @@ func validateCluster(spec infrav1.LibvirtClusterSpec, path *field.Path) field.Er
 			found = append(found, field.Invalid(path.Child("controlPlaneEndpoint", "host"), host, err.Error()))
 		}
 	}
+	if err := network.CheckSiteLink(spec.Network); err != nil {
+		found = append(found, networkError(err, path.Child("network")))
+	}
 	if _, err := network.Forwards(spec, plans); err != nil {
 		found = append(found, networkError(err, path.Child("network")))
 	}
@@ -149,7 +151,13 @@ func validateNetworkChange(cluster *infrav1.LibvirtCluster, after infrav1.Cluste
 	if before.IngressCIDR != after.IngressCIDR {
 		found = append(found, field.Forbidden(path.Child("ingressCIDR"), detail))
 	}
-	if cmp.Or(before.MTU, network.DefaultMTU) != cmp.Or(after.MTU, network.DefaultMTU) {
+	switch from, to := network.MTU(before), network.MTU(after); {
+	case from == to:
+	case before.MTU == 0 && after.MTU == 0:
+		found = append(found, field.Forbidden(path.Child("siteLink"), fmt.Sprintf(
+			"would change the MTU of the node network from %d to %d, as long as spec.network.mtu isn't set, and the network would have to be stopped under the machines for that: set spec.network.mtu to %d if siteLink carries that, or create a new cluster",
+			from, to, from)))
+	default:
 		found = append(found, field.Forbidden(path.Child("mtu"), detail))
 	}
 	for _, used := range cluster.Status.FailureDomains {

@@ -31,6 +31,7 @@ import (
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hosturi"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/network"
 )
 
 // +kubebuilder:webhook:verbs=create;update,path=/validate-infrastructure-cluster-x-k8s-io-v1beta1-libvirthost,mutating=false,failurePolicy=fail,matchPolicy=Equivalent,groups=infrastructure.cluster.x-k8s.io,resources=libvirthosts,versions=v1beta1,name=validation.libvirthost.infrastructure.cluster.x-k8s.io,sideEffects=None,admissionReviewVersions=v1
@@ -104,6 +105,11 @@ func validateHost(spec infrav1.LibvirtHostSpec) field.ErrorList {
 		found = append(found, field.Invalid(path.Child("uri"), field.OmitValueType{}, err.Error()))
 	} else if uri.Remote() && spec.CredentialsRef.Name == "" {
 		found = append(found, field.Required(path.Child("credentialsRef"), credentialsRemedy(uri)))
+	}
+	if guard := spec.WireGuard; guard != nil && guard.Address != "" {
+		if _, err := network.ParseWireGuardAddress(guard.Address); err != nil {
+			found = append(found, field.Invalid(path.Child("wireGuard", "address"), guard.Address, err.Error()))
+		}
 	}
 	found = append(found, validateStorage(withDefaults(spec.Storage), path.Child("storage"))...)
 	found = append(found, validateReserved(spec.Reserved.Memory, path.Child("reserved", "memory"))...)
