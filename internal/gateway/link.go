@@ -58,7 +58,7 @@ type Peer struct {
 	Ranges []netip.Prefix
 }
 
-// peerRanges are those of all peers. A network without a link has none.
+// peerRanges are those of all peers, in the order of their addresses. A network without a link has none.
 func (w Wanted) peerRanges() []netip.Prefix {
 	if w.Link == nil {
 		return nil
@@ -67,6 +67,7 @@ func (w Wanted) peerRanges() []netip.Prefix {
 	for _, p := range w.Link.Peers {
 		ranges = append(ranges, p.Ranges...)
 	}
+	slices.SortFunc(ranges, netip.Prefix.Compare)
 	return ranges
 }
 

@@ -33,10 +33,12 @@ var beyond = []netip.Prefix{netip.MustParsePrefix("224.0.0.0/4"), netip.MustPars
 // RenderTable is the transaction for `nft -f` that makes a network's table what it is to be, whatever it was. Others are
 // the ranges of the host's other node networks, to which nodes go without translation.
 //
-// The table decides about nothing but what leaves by the network's bridge. Each connection that was let in has to be
-// listed as long as it lasts, so that one from a source that isn't allowed any more ends at once.
+// The table decides about nothing but what leaves by the network's bridge, and what is from or for its peers' ranges on the
+// link. Each connection that was let in has to be listed as long as it lasts, so that one from a source that isn't allowed
+// any more ends at once.
 func RenderTable(n Network, others []netip.Prefix, w Wanted) string {
 	name := TableName(n.UUID)
+	peers := w.peerRanges()
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 
@@ -57,14 +59,28 @@ func RenderTable(n Network, others []netip.Prefix, w Wanted) string {
 	// A node that came by an external address has to see the answer come from there.
 	line("\t\tiifname %q oifname %q ct status dnat meta nfproto ipv4 masquerade", n.Bridge, n.Bridge)
 	line("\t\tip saddr %s ip daddr != %s oifname != { \"lo\", %q } masquerade",
-		set(n.Ranges), set(slices.Concat(beyond, n.Ranges, others)), n.Bridge)
+		set(n.Ranges), set(slices.Concat(beyond, n.Ranges, others, peers)), n.Bridge)
 	line("\t}")
+	if len(peers) > 0 {
+		line("\tchain clamp {")
+		line("\t\ttype filter hook forward priority mangle; policy accept;")
+		line("\t\toifname %q ip daddr %s tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu", LinkInterface, set(peers))
+		line("\t}")
+	}
 	line("\tchain forward {")
 	line("\t\ttype filter hook forward priority filter; policy accept;")
+	if len(peers) > 0 {
+		// The interface is shared by all networks of the host: nobody else's nodes get to the peers, nor do the peers to others'.
+		line("\t\tiifname != %q oifname %q ip daddr %s counter drop", n.Bridge, LinkInterface, set(peers))
+		line("\t\tiifname %q oifname != %q ip saddr %s counter drop", LinkInterface, n.Bridge, set(peers))
+	}
 	line("\t\toifname != %q accept", n.Bridge)
 	line("\t\tiifname %q accept", n.Bridge)
 	line("\t\tct state related accept")
 	line("\t\tct direction reply ct state established accept")
+	if len(peers) > 0 {
+		line("\t\tiifname %q ip saddr %s accept", LinkInterface, set(peers))
+	}
 	for _, f := range sorted(w.Forwards) {
 		// The original port comes last: nft wants to know the protocol first.
 		line("\t\tct status dnat %sip daddr %s %s dport %d ct original ip daddr %s ct original proto-dst %d accept",

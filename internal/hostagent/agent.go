@@ -15,8 +15,8 @@ limitations under the License.
 */
 
 // Package hostagent is the program on a KVM host that lets traffic into node networks and out of them. It reads what the
-// controller wants in the metadata of libvirt's networks, keeps an nftables table for each of them, and tells in the
-// metadata of a network of its own what has become of that: see package gateway. It talks to the libvirt of its own host
+// controller wants in the metadata of libvirt's networks, keeps an nftables table for each of them and the WireGuard links to
+// other hosts, and tells in the metadata of a network of its own what has become of that: see package gateway. It talks to the libvirt of its own host
 // and to nobody else.
 package hostagent
 
@@ -45,12 +45,13 @@ const (
 	patience = 5 * time.Second
 )
 
-// Agent keeps the tables of the node networks of one host.
+// Agent keeps the tables of the node networks of one host, and its links to others.
 type Agent struct {
 	log     logr.Logger
 	version string
 	pool    *host.Pool
 	tables  *tables
+	wire    *wire
 
 	// networks are those that were there when libvirt was last asked, in the order of their UUIDs.
 	networks []network
@@ -62,19 +63,25 @@ type Agent struct {
 	told gateway.Status
 }
 
-// New returns an agent for the libvirt at a URI.
-func New(log logr.Logger, version, uri string) *Agent {
+// New returns an agent for the libvirt at a URI, with a directory for the host's keys.
+func New(log logr.Logger, version, uri, stateDir string) *Agent {
 	pool := host.NewPool(log)
 	pool.Set(hostKey, host.Config{URI: uri})
-	return &Agent{log: log, version: version, pool: pool, tables: newTables(), applied: map[string]gateway.Wanted{}}
+	return &Agent{
+		log: log, version: version, pool: pool, tables: newTables(), wire: newWire(log, keyFiles{stateDir}), applied: map[string]gateway.Wanted{},
+	}
 }
 
-// Run keeps the tables until ctx ends, and leaves them as they are then.
+// Run keeps the tables and the link until ctx ends, and leaves them as they are then, but for a link that is in this process.
 func (a *Agent) Run(ctx context.Context) error {
-	changes, err := watch(ctx, a.log)
+	changes, err := watch(ctx, a.log, hostEvents...)
 	if err != nil {
 		return err
 	}
+	if err := a.wire.keep(ctx); err != nil {
+		return err
+	}
+	defer a.wire.close()
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -98,6 +105,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			}
 			ask = true
 		case <-changes:
+		case <-a.wire.changes:
 		case <-resync.C:
 			ask = true
 		case <-due.C:
@@ -141,20 +149,22 @@ func (a *Agent) pass(ctx context.Context, ask bool) error {
 	}
 
 	plan := decide(a.networks, a.applied)
+	link := a.wire.want(planLink(a.networks, plan.lets, addresses))
 	failed := map[string]error{}
 	for _, n := range a.networks {
 		if n.broken == nil {
-			failed[n.UUID] = a.apply(ctx, n, plan.lets[n.UUID])
+			failed[n.UUID] = a.apply(ctx, n, plan.lets[n.UUID], link)
 		}
 	}
 	removeErr := a.removeOthers(ctx, ask && !away && err == nil)
-	errs := []error{err, removeErr}
+	errs := []error{err, removeErr, link.err}
 	for _, failure := range failed {
 		errs = append(errs, failure)
 	}
 	if !away {
 		blocking, surveyErr := survey(ctx, a.networks, a.tables.names())
 		status := report(a.version, a.networks, a.applied, plan, addresses, failed, blocking)
+		status.Link = link.status
 		errs = append(errs, surveyErr, a.tell(ctx, libvirt, status))
 	}
 	return errors.Join(errs...)
@@ -193,8 +203,8 @@ func (a *Agent) remember(document string) {
 	}
 }
 
-// apply makes a network's table let in what was decided: nothing, if lets is nil.
-func (a *Agent) apply(ctx context.Context, n network, lets *gateway.Wanted) error {
+// apply makes a network's table let in what was decided: nothing, if lets is nil. It is applied only with its link.
+func (a *Agent) apply(ctx context.Context, n network, lets *gateway.Wanted, link wireState) error {
 	table, wanted := gateway.TableName(n.UUID), gateway.Wanted{}
 	if lets != nil {
 		wanted = *lets
@@ -205,13 +215,15 @@ func (a *Agent) apply(ctx context.Context, n network, lets *gateway.Wanted) erro
 	}
 	if lets == nil {
 		delete(a.applied, n.UUID)
-	} else {
+	} else if wanted.Link == nil || link.of(n.UUID) == nil {
 		a.applied[n.UUID] = wanted
+	} else {
+		err = fmt.Errorf("network %s: %w", n.Name, link.of(n.UUID))
 	}
 	if changed {
 		a.log.Info("Wrote the table", "table", table, "network", n.Name, "generation", generation(lets), "forwards", len(wanted.Forwards))
 	}
-	return nil
+	return err
 }
 
 // removeOthers forgets the networks that are gone, and removes their tables if libvirt has just said so.

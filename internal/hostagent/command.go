@@ -36,7 +36,7 @@ func NewCommand(version string) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(newRunCommand(version), newInstallCommand(), newUninstallCommand(), &cobra.Command{
+	cmd.AddCommand(newRunCommand(version), newInstallCommand(), newUninstallCommand(), newRotateKeyCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
@@ -60,7 +60,7 @@ func newLog(out io.Writer, level string) (logr.Logger, error) {
 }
 
 func newRunCommand(version string) *cobra.Command {
-	var uri, level string
+	var uri, dir, level string
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "run",
@@ -71,7 +71,7 @@ func newRunCommand(version string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			agent := New(log, version, uri)
+			agent := New(log, version, uri, dir)
 			if dryRun {
 				return agent.DryRun(cmd.Context(), cmd.OutOrStdout())
 			}
@@ -80,6 +80,7 @@ func newRunCommand(version string) *cobra.Command {
 		},
 	}
 	addURI(cmd, &uri)
+	addStateDir(cmd, &dir)
 	cmd.Flags().StringVar(&level, "log-level", "info", "What is logged: error, warn, info or debug.")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "Print the rules that would be written, as comments what would be told, and end.")
 	return cmd

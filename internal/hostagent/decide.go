@@ -82,11 +82,37 @@ func clash(n network, wanted gateway.Wanted, networks []network, lets map[string
 		if other.UUID == n.UUID || has == nil {
 			continue
 		}
+		if err := clashOfLinks(other.Name, wanted.Link, has.Link); err != nil {
+			return err
+		}
 		for _, f := range wanted.Forwards {
 			for _, theirs := range has.Forwards {
 				if f.Overlaps(theirs) {
 					return fmt.Errorf("%s is taken by network %s (%s), which was first: choose another address or port for one of them",
 						f, other.Name, theirs.Name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// clashOfLinks tells what keeps a link from being there beside that of another network, with which it shares the interface.
+func clashOfLinks(name string, wanted, has *gateway.Link) error {
+	if wanted == nil || has == nil {
+		return nil
+	}
+	if wanted.Port != has.Port {
+		return fmt.Errorf("the link's UDP port %d isn't the %d of network %s, which was first: the host has one port for all its links", wanted.Port, has.Port, name)
+	}
+	for _, p := range wanted.Peers {
+		for _, r := range p.Ranges {
+			for _, theirs := range has.Peers {
+				for _, taken := range theirs.Ranges {
+					if r.Overlaps(taken) {
+						return fmt.Errorf("the range %s of peer %s overlaps %s of peer %s of network %s, which was first: choose another range for one of them",
+							r, p.Name, taken, theirs.Name, name)
+					}
 				}
 			}
 		}

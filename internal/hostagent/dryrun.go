@@ -22,6 +22,8 @@ import (
 	"io"
 	"strings"
 
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/gateway"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
 )
@@ -47,7 +49,11 @@ func (a *Agent) DryRun(ctx context.Context, out io.Writer) error {
 			lets[uuid] = *wanted
 		}
 		status := report(a.version, a.networks, lets, plan, addresses, nil, blocking)
-		_, err = io.WriteString(out, describe(a.networks, plan, status))
+		own, err := a.wire.files.read()
+		if err != nil {
+			return err
+		}
+		_, err = io.WriteString(out, describe(a.networks, plan, status)+describeLink(planLink(a.networks, plan.lets, addresses), own))
 		return err
 	})
 }
@@ -74,6 +80,30 @@ func describe(networks []network, p plan, status gateway.Status) string {
 	}
 	if len(networks) == 0 {
 		b.WriteString("# no network of this host is for the agent\n")
+	}
+	return b.String()
+}
+
+// describeLink is what DryRun prints of the link, as comments.
+func describeLink(l *link, own keys) string {
+	if l == nil {
+		return ""
+	}
+	var b strings.Builder
+	key := "a key that is to be made"
+	if own.current != (wgtypes.Key{}) {
+		key = "key " + public(own.current).String()
+	}
+	fmt.Fprintf(&b, "# interface %s: UDP port %d, MTU %d, %s\n", gateway.LinkInterface, l.port, l.mtu, key)
+	for _, p := range l.peers {
+		where := "connects by itself"
+		if p.endpoint.IsValid() {
+			where = "at " + p.endpoint.String()
+		}
+		fmt.Fprintf(&b, "# peer %s, key %s, %s, ranges %s\n", p.name, p.keys, where, p.ranges)
+	}
+	for _, r := range l.routes {
+		fmt.Fprintf(&b, "# ip route add %s dev %s src %s mtu %d proto %d\n", r.to, gateway.LinkInterface, r.from, r.mtu, routeProtocol)
 	}
 	return b.String()
 }

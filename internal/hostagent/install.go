@@ -130,20 +130,21 @@ func replace(path string, content []byte, mode os.FileMode) error {
 }
 
 func newUninstallCommand() *cobra.Command {
-	var uri, root string
+	var uri, dir, root string
 	cmd := &cobra.Command{
 		Use:   "uninstall",
-		Short: "Stop the service and remove it, its rules and the network with its status",
+		Short: "Stop the service and remove it, its rules, its link and the network with its status",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := newLog(cmd.ErrOrStderr(), "error")
 			if err != nil {
 				return err
 			}
-			return New(log, "", uri).uninstall(cmd.Context(), cmd.OutOrStdout(), root)
+			return New(log, "", uri, dir).uninstall(cmd.Context(), cmd.OutOrStdout(), root)
 		},
 	}
 	addURI(cmd, &uri)
+	addStateDir(cmd, &dir)
 	cmd.Flags().StringVar(&root, "root", "/", "Remove the files below this directory and stop nothing.")
 	return cmd
 }
@@ -167,7 +168,14 @@ func (a *Agent) uninstall(ctx context.Context, out io.Writer, root string) error
 	for _, table := range removed {
 		fmt.Fprintln(out, "Removed table inet", table)
 	}
-	errs = append(errs, err, a.once(ctx, func(libvirt *host.Host) error {
+	unlinked, linkErr := a.wire.remove()
+	if unlinked {
+		fmt.Fprintln(out, "Removed interface", gateway.LinkInterface)
+	}
+	if kept, err := a.wire.files.read(); err != nil || kept != (keys{}) {
+		fmt.Fprintf(out, "Kept %s with the host's WireGuard key: remove it if the host isn't to be linked again\n", a.wire.files.dir)
+	}
+	errs = append(errs, err, linkErr, a.once(ctx, func(libvirt *host.Host) error {
 		err := libvirt.DeleteNetwork(ctx, gateway.StatusNetworkUUID)
 		if errors.Is(err, host.ErrNotFound) {
 			return nil

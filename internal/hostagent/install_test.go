@@ -85,7 +85,7 @@ func TestInstall(t *testing.T) {
 	s.start()
 	s.applied(webUUID, first)
 	s.stop(syscall.SIGTERM)
-	out := s.output("uninstall", "--root", root)
+	out := s.output("uninstall", "--root", root, "--state-dir", s.state)
 	for _, gone := range []string{unitPath, programPath, gateway.TableName(webUUID), gateway.StatusNetworkName} {
 		if !strings.Contains(out, gone) {
 			t.Errorf("uninstall doesn't name %s: %s", gone, out)
@@ -102,7 +102,7 @@ func TestInstall(t *testing.T) {
 	if s.table(webUUID) != "" || s.others() != others {
 		t.Errorf("the rules are now\n%s", script(t, s.host.Netns(), "nft list ruleset"))
 	}
-	s.output("uninstall", "--root", root) // nothing is left to do, which is fine
+	s.output("uninstall", "--root", root, "--state-dir", s.state) // nothing is left to do, which is fine
 }
 
 func TestCommand(t *testing.T) {
@@ -129,7 +129,7 @@ func TestCommand(t *testing.T) {
 
 // Where there is no libvirt the one-time commands say so, and soon.
 func TestNoLibvirt(t *testing.T) {
-	err := New(logr.Discard(), "", "qemu+unix:///system?socket="+t.TempDir()+"/none").DryRun(t.Context(), io.Discard)
+	err := New(logr.Discard(), "", "qemu+unix:///system?socket="+t.TempDir()+"/none", t.TempDir()).DryRun(t.Context(), io.Discard)
 	if !errors.Is(err, host.ErrUnreachable) {
 		t.Errorf("got %v", err)
 	}

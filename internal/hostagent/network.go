@@ -18,6 +18,7 @@ package hostagent
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -57,7 +58,7 @@ func readNetworks(documents []string) []network {
 	return networks
 }
 
-// check tells whether forwards lead into a network, and take nothing from the others.
+// check tells whether forwards lead into a network and a link out of it, and take nothing from the others.
 func check(n network, all []network, wanted gateway.Wanted) error {
 	if err := gateway.Check(wanted, n.Ranges, n.Gateways); err != nil {
 		return err
@@ -66,6 +67,23 @@ func check(n network, all []network, wanted gateway.Wanted) error {
 		for _, other := range all {
 			if other.UUID != n.UUID && slices.ContainsFunc(other.Ranges, func(r netip.Prefix) bool { return r.Contains(f.External) }) {
 				return errors.New(f.String() + ": the external address is one of network " + other.Name)
+			}
+		}
+	}
+	return checkLink(n, all, wanted.Link)
+}
+
+// checkLink tells whether a link takes nothing from the other networks.
+func checkLink(n network, all []network, l *gateway.Link) error {
+	if l == nil {
+		return nil
+	}
+	for _, p := range l.Peers {
+		for _, r := range p.Ranges {
+			for _, other := range all {
+				if other.UUID != n.UUID && slices.ContainsFunc(other.Ranges, r.Overlaps) {
+					return fmt.Errorf("link: the range %s of peer %s overlaps one of network %s on this host", r, p.Name, other.Name)
+				}
 			}
 		}
 	}

@@ -25,6 +25,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -68,7 +69,9 @@ type site struct {
 	// internet is the host's neighbour outside, with clients in several networks.
 	internet *space
 	log      *lockedBuffer
-	agent    *exec.Cmd
+	// state is the directory with the host's keys, and run what the agent has as /run.
+	state, run string
+	agent      *exec.Cmd
 }
 
 // Addresses of the site.
@@ -81,21 +84,22 @@ const (
 	stranger       = "192.0.2.9"
 )
 
-// The networks of two clusters.
+// The networks of two clusters, and those that they have on another host.
 const (
-	webUUID = "0b5c7c8e-6f3b-4c1b-9b7e-2d1c7a4e9a10"
-	appUUID = "1c5c7c8e-6f3b-4c1b-9b7e-2d1c7a4e9a11"
+	webUUID    = "0b5c7c8e-6f3b-4c1b-9b7e-2d1c7a4e9a10"
+	appUUID    = "1c5c7c8e-6f3b-4c1b-9b7e-2d1c7a4e9a11"
+	farWebUUID = "2d5c7c8e-6f3b-4c1b-9b7e-2d1c7a4e9a12"
+	farAppUUID = "3e5c7c8e-6f3b-4c1b-9b7e-2d1c7a4e9a13"
+)
+
+var (
+	clusters   = map[string]string{webUUID: "web", appUUID: "app", farWebUUID: "web", farAppUUID: "app"}
+	thirdBytes = map[string]string{webUUID: "100", appUUID: "101", farWebUUID: "110", farAppUUID: "111"}
 )
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{t: t, host: hosttest.Libvirtd(t), log: &lockedBuffer{}}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("The agent's log:\n%s", s.log)
-			t.Logf("The rules:\n%s", script(t, s.host.Netns(), "nft list ruleset"))
-		}
-	})
+	s := newHost(t)
 	s.internet = newSpace(t)
 	s.internet.plug(s.host.Netns(), "internet", client+"/24", admin+"/32", stranger+"/32")
 	script(t, s.host.Netns(), `
@@ -103,11 +107,25 @@ func newSite(t *testing.T) *site {
 		ip addr add 203.0.113.10/32 dev internet
 		ip addr add 203.0.113.11/32 dev internet
 		ip route add 198.51.100.0/24 via 203.0.113.100 dev internet
-		ip route add 192.0.2.0/24 via 203.0.113.100 dev internet
-		echo 1 >/proc/sys/net/ipv4/ip_forward
-		nf=/proc/sys/net/bridge/bridge-nf-call-iptables; [ ! -e $nf ] || echo 0 >$nf`)
+		ip route add 192.0.2.0/24 via 203.0.113.100 dev internet`)
 	// A neighbour that takes the host for its router gets no further than others.
 	s.internet.run("ip", "route", "add", "10.0.0.0/8", "via", hostAddress)
+	return s
+}
+
+// newHost is a host that isn't connected to anything yet.
+func newHost(t *testing.T) *site {
+	t.Helper()
+	s := &site{t: t, host: hosttest.Libvirtd(t), log: &lockedBuffer{}, state: filepath.Join(t.TempDir(), "state"), run: t.TempDir()}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("The agent's log:\n%s", s.log)
+			t.Logf("The rules:\n%s", script(t, s.host.Netns(), "nft list ruleset"))
+		}
+	})
+	script(t, s.host.Netns(), `
+		echo 1 >/proc/sys/net/ipv4/ip_forward
+		nf=/proc/sys/net/bridge/bridge-nf-call-iptables; [ ! -e $nf ] || echo 0 >$nf`)
 
 	pool := host.NewPool(logr.Discard())
 	ctx, cancel := context.WithCancel(context.Background())
@@ -126,11 +144,11 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// start runs the agent as systemd would, with no more capabilities than its unit gives.
+// start runs the agent as systemd would, with no more capabilities than its unit gives, and a /run of the host's own.
 func (s *site) start() {
 	s.t.Helper()
-	s.agent = s.host.Command(context.Background(), "setpriv", "--no-new-privs", "--bounding-set=-all,+net_admin,+net_raw", "--inh-caps=-all",
-		program(), "run", "--uri", s.host.URI(), "--log-level", "debug")
+	s.agent = s.host.Command(context.Background(), "unshare", "--mount", "sh", "-ec", `mount --bind "$0" /run; exec "$@"`, s.run, "setpriv", "--no-new-privs", "--bounding-set=-all,+net_admin,+net_raw", "--inh-caps=-all",
+		program(), "run", "--uri", s.host.URI(), "--state-dir", s.state, "--log-level", "debug")
 	s.agent.Env = append(s.agent.Env, asAgent+"=1")
 	s.agent.Stdout, s.agent.Stderr = s.log, s.log
 	if err := s.agent.Start(); err != nil {
@@ -157,7 +175,7 @@ func (s *site) stop(sig syscall.Signal) {
 // definition is a cluster's network: 10.100.0.0/24 halved, for the UUID of web.
 func definition(t *testing.T, uuid, metadata string) string {
 	t.Helper()
-	name, third := map[string]string{webUUID: "web", appUUID: "app"}[uuid], map[string]string{webUUID: "100", appUUID: "101"}[uuid]
+	name, third := clusters[uuid], thirdBytes[uuid]
 	mark := owner.Owner{Kind: "LibvirtCluster", Namespace: "default", Name: name, Cluster: name}
 	net := libvirtxml.Network{
 		UUID: uuid, Name: "default." + name,
@@ -179,7 +197,12 @@ func definition(t *testing.T, uuid, metadata string) string {
 // wants is the metadata of a network that wants forwards.
 func wants(t *testing.T, forwards ...gateway.Forward) string {
 	t.Helper()
-	element, err := gateway.Wanted{Forwards: forwards}.Render()
+	return rendered(t, gateway.Wanted{Forwards: forwards})
+}
+
+func rendered(t *testing.T, wanted gateway.Wanted) string {
+	t.Helper()
+	element, err := wanted.Render()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,8 +268,13 @@ func (s *site) told(uuid, what string, right func(gateway.NetworkStatus) bool) g
 // applied waits until a network's forwards are told to be applied without a problem.
 func (s *site) applied(uuid string, forwards ...gateway.Forward) {
 	s.t.Helper()
-	s.told(uuid, "the forwards to be applied", func(n gateway.NetworkStatus) bool {
-		return n.Generation == gateway.Wanted{Forwards: forwards}.Generation() && len(n.Problems) == 0
+	s.appliedAll(uuid, gateway.Wanted{Forwards: forwards})
+}
+
+func (s *site) appliedAll(uuid string, wanted gateway.Wanted) {
+	s.t.Helper()
+	s.told(uuid, "what is wanted to be applied", func(n gateway.NetworkStatus) bool {
+		return n.Generation == wanted.Generation() && len(n.Problems) == 0
 	})
 }
 

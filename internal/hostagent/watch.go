@@ -26,17 +26,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watch tells, until ctx ends, that rules or addresses of the host have changed, without saying which.
-func watch(ctx context.Context, log logr.Logger) (<-chan struct{}, error) {
-	changes := make(chan struct{}, 1)
-	for _, source := range []struct {
-		what   string
-		family int
-		group  uint32
-	}{
+// events are what the kernel tells of one kind of things.
+type events struct {
+	what   string
+	family int
+	group  uint32
+}
+
+var (
+	hostEvents = []events{
 		{"rules", unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES},
 		{"addresses", unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR},
-	} {
+	}
+	linkEvents = []events{
+		{"interfaces", unix.NETLINK_ROUTE, unix.RTNLGRP_LINK},
+		{"routes", unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_ROUTE},
+	}
+)
+
+// watch tells, until ctx ends, that something of the host has changed, without saying what.
+func watch(ctx context.Context, log logr.Logger, sources ...events) (<-chan struct{}, error) {
+	changes := make(chan struct{}, 1)
+	for _, source := range sources {
 		conn, err := netlink.Dial(source.family, nil)
 		if err != nil {
 			return nil, fmt.Errorf("watching the host's %s: %w", source.what, err)
