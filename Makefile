@@ -149,6 +149,11 @@ test-e2e: packages $(GOTESTSUM) build host-agent ## Run the end-to-end tests: re
 test-ingress: ## Run the end-to-end test of the flavor metallb-nginx: a site on a public address, by traffic
 	$(MAKE) test-e2e E2E_FLAGS="--ginkgo.focus='A site on a public address'"
 
+# FIRST_SITE_WORKERS makes workers on the first site, too.
+.PHONY: test-two-sites
+test-two-sites: ## Run the end-to-end test of the flavor two-sites: two hosts, linked by WireGuard, by traffic
+	$(MAKE) test-e2e E2E_FLAGS="--ginkgo.focus='A cluster on two sites'"
+
 ##@ Lab
 
 .PHONY: node-image

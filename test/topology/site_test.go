@@ -115,6 +115,7 @@ func TestSite(t *testing.T) {
 			t.Errorf("%s doesn't leave anything out", variable)
 		}
 	}
+	m.expectTwoSites(required)
 }
 
 // apply has the API server take manifests, without a field that it doesn't know.

@@ -22,7 +22,7 @@ limitations under the License.
 //	netcheck get [-timeout DURATION] [-count] URL
 //	netcheck put [-timeout DURATION] [-bytes N] URL
 //	netcheck udp [-from N] [-to N] ADDRESS:PORT
-//	netcheck ping [-size N] [-count N] ADDRESS
+//	netcheck ping [-size N] [-count N] [-wait DURATION] [-interval DURATION] ADDRESS
 //	netcheck dns [-timeout DURATION] -server ADDRESS:PORT NAME
 package main
 
@@ -99,16 +99,19 @@ func run(args []string) error {
 		}
 		return echo(ctx, target, *from, *to, os.Stdout)
 	case "ping":
-		size, count := flags.Int("size", 56, "bytes after the ICMP header"), flags.Int("count", 3, "how many to send")
+		var p pinger
+		flags.IntVar(&p.size, "size", 56, "bytes after the ICMP header")
+		flags.IntVar(&p.count, "count", 3, "how many to send")
+		flags.DurationVar(&p.wait, "wait", packetTimeout, "how long to wait for each answer")
+		flags.DurationVar(&p.interval, "interval", 0, "how long to wait after an answer")
 		target, err := one("ADDRESS")
 		if err != nil {
 			return err
 		}
-		address, err := netip.ParseAddr(target)
-		if err != nil {
+		if p.target, err = netip.ParseAddr(target); err != nil {
 			return err
 		}
-		return ping(ctx, address, *size, *count, os.Stdout)
+		return p.ping(ctx, os.Stdout)
 	case "dns":
 		server := flags.String("server", "", "ADDRESS:PORT of the DNS server, which is asked by TCP")
 		name, err := one("NAME")

@@ -31,7 +31,8 @@ import (
 	"time"
 )
 
-// How long a packet may be on its way there and back, and how often it is sent.
+// How long a packet may be on its way there and back, and how often a datagram is
+// sent.
 const (
 	packetTimeout = 2 * time.Second
 	datagramTries = 3
@@ -101,9 +102,16 @@ const (
 	longestPacket = 1 << 16
 )
 
-// ping sends echo requests that nobody may fragment, and tells what became of each.
-// All of them must be answered.
-func ping(ctx context.Context, target netip.Addr, size, count int, out io.Writer) error {
+// pinger sends echo requests that nobody may fragment.
+type pinger struct {
+	target         netip.Addr
+	size, count    int
+	wait, interval time.Duration
+}
+
+// ping tells what became of each request that wasn't answered, and sums up. All of
+// them must be answered.
+func (p pinger) ping(ctx context.Context, out io.Writer) error {
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
 		return errors.Join(raw.Control(func(fd uintptr) {
@@ -115,51 +123,59 @@ func ping(ctx context.Context, target netip.Addr, size, count int, out io.Writer
 		return err
 	}
 	defer conn.Close()
-	answered := 0
-	for sequence := range count {
-		what, ok := pingOnce(conn, target, size, sequence)
-		fmt.Fprintf(out, "%d bytes: %s\n", size, what)
-		if ok {
-			answered++
+	answered, last := 0, time.Now()
+	var longest time.Duration
+	for sequence := 0; sequence < p.count && ctx.Err() == nil; sequence++ {
+		if err := p.once(conn, sequence); err != nil {
+			fmt.Fprintf(out, "%d bytes: %v\n", p.size, err)
+			continue
+		}
+		answered++
+		longest, last = max(longest, time.Since(last)), time.Now()
+		select {
+		case <-ctx.Done():
+		case <-time.After(p.interval):
 		}
 	}
-	if answered < count {
-		return fmt.Errorf("%d of %d were answered", answered, count)
+	longest = max(longest, time.Since(last))
+	fmt.Fprintf(out, "%d of %d were answered, the longest time without an answer was %s\n", answered, p.count, longest.Round(time.Millisecond))
+	if answered < p.count {
+		return errors.New("not all of them were answered")
 	}
 	return nil
 }
 
-func pingOnce(conn net.PacketConn, target netip.Addr, size, sequence int) (what string, answered bool) {
-	packet := make([]byte, icmpHeader+size)
+// once sends one request. The error says what came instead of an answer.
+func (p pinger) once(conn net.PacketConn, sequence int) error {
+	packet := make([]byte, icmpHeader+p.size)
 	packet[0] = echoRequest
 	identifier := uint16(os.Getpid())
 	binary.BigEndian.PutUint16(packet[4:], identifier)
 	binary.BigEndian.PutUint16(packet[6:], uint16(sequence))
 	binary.BigEndian.PutUint16(packet[2:], checksum(packet))
-	started := time.Now()
-	if err := conn.SetDeadline(started.Add(packetTimeout)); err != nil {
-		return err.Error(), false
+	if err := conn.SetDeadline(time.Now().Add(p.wait)); err != nil {
+		return err
 	}
-	if _, err := conn.WriteTo(packet, &net.IPAddr{IP: target.AsSlice()}); err != nil {
-		return err.Error(), false
+	if _, err := conn.WriteTo(packet, &net.IPAddr{IP: p.target.AsSlice()}); err != nil {
+		return err
 	}
 	came := make([]byte, longestPacket)
 	for {
 		n, from, err := conn.ReadFrom(came)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return "silence", false
+			return errors.New("silence")
 		}
 		if err != nil {
-			return err.Error(), false
+			return err
 		}
 		switch {
 		case n >= icmpHeader && came[0] == echoReply && binary.BigEndian.Uint16(came[4:]) == identifier && binary.BigEndian.Uint16(came[6:]) == uint16(sequence):
-			return fmt.Sprintf("answered in %s", time.Since(started).Round(100*time.Microsecond)), true
+			return nil
 		case n >= quotedAt+2 && came[0] == unreachable && binary.BigEndian.Uint16(came[quotedAt:]) == identifier:
 			if came[1] == fragNeeded {
-				return fmt.Sprintf("fragmentation needed and not allowed, says %s: the MTU is %d", from, binary.BigEndian.Uint16(came[6:])), false
+				return fmt.Errorf("fragmentation needed, says %s: the MTU is %d", from, binary.BigEndian.Uint16(came[6:]))
 			}
-			return fmt.Sprintf("unreachable (%d), says %s", came[1], from), false
+			return fmt.Errorf("unreachable (%d), says %s", came[1], from)
 		}
 	}
 }
