@@ -66,9 +66,7 @@ func (r *LibvirtClusterReconciler) reconcileGateway(ctx context.Context, s *clus
 	}
 	troubles, after := judgeGateways(seen, s.libvirtCluster.Spec.Network.UUID, time.Now(), r.AgentSilence)
 	if len(troubles)+len(failures) == 0 {
-		if conditions.GetReason(s.libvirtCluster, infrav1.ClusterGatewayReadyCondition) == infrav1.ClusterGatewayAgentSilentReason &&
-			slices.ContainsFunc(seen, func(g gatewayOnHost) bool { return !g.agent.alive }) {
-			// After a start of the manager, an agent that was silent before has yet to show that it isn't any more.
+		if stillSilent(s.libvirtCluster, infrav1.ClusterGatewayReadyCondition, seen) {
 			return &waiting{reason: infrav1.ClusterGatewayAgentSilentReason, keep: true, after: after}
 		}
 		return &waiting{reason: infrav1.ClusterGatewayAppliedReason, done: true, after: after}
@@ -79,6 +77,12 @@ func (r *LibvirtClusterReconciler) reconcileGateway(ctx context.Context, s *clus
 		all = append(all, trouble)
 	}
 	return together(append(all, failures...))
+}
+
+// stillSilent tells that an agent that was silent before a start of the manager has yet to show that it isn't any more.
+func stillSilent(libvirtCluster *infrav1.LibvirtCluster, condition string, seen []gatewayOnHost) bool {
+	return conditions.GetReason(libvirtCluster, condition) == infrav1.ClusterGatewayAgentSilentReason &&
+		slices.ContainsFunc(seen, func(g gatewayOnHost) bool { return !g.agent.alive })
 }
 
 // agentSighting is what the agent of a host told when it was last looked at.

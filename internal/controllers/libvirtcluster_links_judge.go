@@ -52,6 +52,9 @@ func (r *LibvirtClusterReconciler) reconcileLinks(_ context.Context, s *clusterS
 		return cmp.Compare(slices.Index(linkReasons, a.reason), slices.Index(linkReasons, b.reason))
 	})
 	if len(troubles)+len(l.failures) == 0 {
+		if stillSilent(s.libvirtCluster, infrav1.ClusterSitesLinkedCondition, seen) {
+			return &waiting{reason: infrav1.ClusterGatewayAgentSilentReason, keep: true}
+		}
 		return rotating(l.sites)
 	}
 	all := make([]error, 0, len(troubles)+len(l.failures))

@@ -203,6 +203,17 @@ func TestLinkedSites(t *testing.T) {
 	expect(metav1.ConditionTrue, infrav1.ClusterSitesLinkedReason)
 	s.expectReady(green)
 
+	// While nothing happens, nobody is asked.
+	kvm := s.kvm("kvm1")
+	before := settledCalls(t, kvm)
+	for range 3 {
+		touch(s, green)
+		time.Sleep(1200 * time.Millisecond)
+	}
+	if made := difference(before, withoutPings(kvm.Calls())); len(made) > 0 {
+		t.Errorf("Reconciling caused %v", made)
+	}
+
 	// A worker comes to the second site, and a control-plane machine doesn't.
 	s.setInfrastructureProvisioned("green")
 	if worker := s.readyMachine("green", "worker", emulated, onHost("kvm2")); !strings.HasPrefix(internalIP(worker), "10.20.1.") {

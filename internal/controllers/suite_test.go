@@ -25,10 +25,12 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -52,6 +54,7 @@ import (
 
 	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/host"
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hostagent"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/image"
 )
 
@@ -80,7 +83,20 @@ const canary = "canary-3f9d1c27b64e"
 // sharedManager is the value of the watch-filter label of what the shared manager reconciles.
 const sharedManager = "shared"
 
+// asAgent has this program be a host's agent instead of the tests.
+const asAgent = "CONTROLLERS_TEST_HOST_AGENT"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(asAgent) != "" {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		err := hostagent.NewCommand("test").ExecuteContext(ctx)
+		stop()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "Error:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	// The tests wait far more than they compute.
 	flag.Parse()
 	if flag.Lookup("test.parallel").Value.String() == flag.Lookup("test.parallel").DefValue {

@@ -136,6 +136,8 @@ func LinkOn(spec infrav1.ClusterNetwork, name string, sites []Site, told gateway
 	if PickSwitching(sites) == name {
 		link.SwitchTo = sites[own].Next
 	}
+	// An interface has a key once, and not its own for a peer; an agent refuses all that has such a thing in it.
+	taken := map[wgtypes.Key]bool{{}: true, sites[own].Key: true, sites[own].Next: true}
 	for _, s := range sites {
 		if s.Name == name {
 			continue
@@ -144,16 +146,26 @@ func LinkOn(spec infrav1.ClusterNetwork, name string, sites []Site, told gateway
 		if k := slices.IndexFunc(told.Peers, func(p gateway.Peer) bool { return p.Name == s.Name }); s.Key == (wgtypes.Key{}) && k >= 0 {
 			peer.Key, peer.Next = told.Peers[k].Key, told.Peers[k].Next
 		}
-		twice := peer.Key == sites[own].Key || slices.ContainsFunc(link.Peers, func(p gateway.Peer) bool { return p.Key == peer.Key })
-		if peer.Key == (wgtypes.Key{}) || twice {
+		if taken[peer.Key] {
 			continue
 		}
-		if s.Address.IsValid() {
+		if taken[peer.Next] {
+			peer.Next = wgtypes.Key{}
+		}
+		taken[peer.Key], taken[peer.Next] = true, true
+		if s.Address.IsValid() && !within(s.Address, sites) {
 			peer.Endpoint = netip.AddrPortFrom(s.Address, s.Port)
 		}
 		link.Peers = append(link.Peers, peer)
 	}
 	return link
+}
+
+// within tells whether an address is one to which the link itself leads.
+func within(addr netip.Addr, sites []Site) bool {
+	return slices.ContainsFunc(sites, func(s Site) bool {
+		return slices.ContainsFunc(s.Ranges(), func(r netip.Prefix) bool { return r.Contains(addr) })
+	})
 }
 
 // PickSwitching chooses the site that is to go over to its next key: one at a time, and only when all others know that

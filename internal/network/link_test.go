@@ -150,7 +150,11 @@ func TestLinkOn(t *testing.T) {
 			}
 			// The agent can read it.
 			plan := sites[slices.IndexFunc(sites, func(s Site) bool { return s.Name == tt.on })].Plan
-			d := Definition{UUID: ourUUID, Name: "n", Plan: plan, Gateway: &gateway.Wanted{Link: got}}
+			wanted := gateway.Wanted{Link: got}
+			if err := gateway.Check(wanted, Site{Plan: plan}.Ranges(), []netip.Addr{plan.Gateway}); err != nil {
+				t.Errorf("the agent refuses it: %v", err)
+			}
+			d := Definition{UUID: ourUUID, Name: "n", Plan: plan, Gateway: &wanted}
 			if told, err := HasGateway(renderedNetwork(t, d), d); err != nil || !told {
 				t.Errorf("it isn't told: %v", err)
 			}
@@ -168,6 +172,15 @@ func TestLinkOn(t *testing.T) {
 	clones[0].Key = wgKey(1)
 	if link := LinkOn(linked(), "kvm1", clones, gateway.Link{}); len(link.Peers) != 1 || link.Peers[0].Name != "kvm2" {
 		t.Errorf("got the same key twice: %+v", link.Peers)
+	}
+	clones[1].Next = wgKey(1)
+	if link := LinkOn(linked(), "kvm1", clones, gateway.Link{}); len(link.Peers) != 1 || link.Peers[0].Next != (wgtypes.Key{}) {
+		t.Errorf("got its own key for the next one of a peer: %+v", link.Peers)
+	}
+	// An address to which the link itself leads is told to nobody.
+	clones[1].Address = netip.MustParseAddr("10.100.2.1")
+	if link := LinkOn(linked(), "kvm1", clones, gateway.Link{}); link.Peers[0].Endpoint.IsValid() {
+		t.Errorf("kvm2 is to be reached at %s", link.Peers[0].Endpoint)
 	}
 }
 
