@@ -63,10 +63,7 @@ func watch(ctx context.Context, log logr.Logger, sources ...events) (<-chan stru
 					log.V(1).Info("Missed changes", "of", source.what, "reason", err.Error())
 					pause(ctx, settle)
 				}
-				select {
-				case changes <- struct{}{}:
-				default:
-				}
+				wake(changes)
 			}
 		}()
 	}
