@@ -143,6 +143,7 @@ test-guests: packages test-programs $(GOTESTSUM) ## Run the long tests that boot
 
 .PHONY: test-e2e
 test-e2e: packages $(GOTESTSUM) build host-agent ## Run the end-to-end tests: real clusters of real machines
+	hack/install-packages.sh bgp
 	GOTESTSUM=$(GOTESTSUM) GOTESTSUM_FORMAT=standard-verbose hack/test.sh -tags e2e -timeout 180m ./test/e2e/... -args -ginkgo.v $(E2E_FLAGS)
 
 .PHONY: test-ingress
@@ -153,6 +154,10 @@ test-ingress: ## Run the end-to-end test of the flavor metallb-nginx: a site on 
 .PHONY: test-two-sites
 test-two-sites: ## Run the end-to-end test of the flavor two-sites: two hosts, linked by WireGuard, by traffic
 	$(MAKE) test-e2e E2E_FLAGS="--ginkgo.focus='A cluster on two sites'"
+
+.PHONY: test-bgp
+test-bgp: ## Run the end-to-end test of the flavor calico-bgp: Services by BGP, on one host
+	$(MAKE) test-e2e E2E_FLAGS="--ginkgo.focus='A site by BGP'"
 
 ##@ Lab
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a purpose needs, and does nothing when they are there.
-# Usage: hack/install-packages.sh PURPOSE…   (build, libvirt, image, test, verify)
+# Usage: hack/install-packages.sh PURPOSE…   (build, libvirt, image, test, bgp, verify)
 set -euo pipefail
 
 packages_for() {
@@ -13,10 +13,12 @@ packages_for() {
   image) echo mmdebstrap debian-archive-keyring extlinux syslinux-common dosfstools mtools e2fsprogs fdisk qemu-utils jq ;;
   # what tests call besides libvirt: seeds are read back, nodes are asked over ssh
   test) echo xorriso openssh-client iproute2 nftables procps ;;
+  # the router of a host, for its test
+  bgp) echo bird2 ;;
   # what checks the sources
   verify) echo git shellcheck ;;
   *)
-    echo "install-packages.sh: unknown purpose $1; the purposes are build, libvirt, image, test and verify" >&2
+    echo "install-packages.sh: unknown purpose $1; the purposes are build, libvirt, image, test, bgp and verify" >&2
     return 1
     ;;
   esac
@@ -27,7 +29,7 @@ installed() {
 }
 
 if [ $# -eq 0 ]; then
-  echo "usage: hack/install-packages.sh PURPOSE… (build, libvirt, image, test, verify)" >&2
+  echo "usage: hack/install-packages.sh PURPOSE… (build, libvirt, image, test, bgp, verify)" >&2
   exit 2
 fi
 

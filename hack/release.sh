@@ -31,10 +31,10 @@ END
   sed -e "$dollars" -e 's/^\(.\)/    \1/' "$file"
 }
 
-# Prints what puts Calico on a cluster. The definitions go to a ConfigMap of their own, because `kubectl apply` writes
-# each object into an annotation of at most 256 KiB once more.
+# Prints what puts an addon that is a Calico on a cluster. The definitions go to a ConfigMap of their own, because
+# `kubectl apply` writes each object into an annotation of at most 256 KiB once more.
 calico() {
-  hack/build/manifest.sh calico "$work/all.yaml"
+  hack/build/manifest.sh "$1" "$work/all.yaml"
   awk -v RS='(^|\n)---\n' -v crds="$work/crds.yaml" -v rest="$work/calico.yaml" '
     /[^[:space:]]/ {
       file = $0 ~ /(^|\n)kind: CustomResourceDefinition(\n|$)/ ? crds : rest
@@ -47,14 +47,21 @@ calico() {
   config_map '${CLUSTER_NAME}-calico' "$work/calico.yaml"
 }
 
-# Prints what puts a site on a cluster: MetalLB, the two ways to have an NGINX ingress, the web workload.
+# Prints what puts a site on a cluster: an addon that is a MetalLB with the files that set it up, the two ways to have an
+# NGINX ingress, the web workload.
 site() {
   local name
   cat templates/ingress.yaml
-  hack/build/manifest.sh metallb "$work/metallb.yaml"
+  hack/build/manifest.sh "$1" "$work/metallb.yaml"
   # shellcheck disable=SC2016 # clusterctl replaces the variable.
   config_map '${CLUSTER_NAME}-metallb' "$work/metallb.yaml"
-  for name in metallb-pools ingress-service nginx-ingress plain-nginx web; do
+  for name in "${@:2}"; do
+    echo ---
+    cat "templates/site/$name.yaml"
+  done >"$work/metallb-pools.yaml"
+  # shellcheck disable=SC2016
+  config_map '${CLUSTER_NAME}-metallb-pools' "$work/metallb-pools.yaml" variables
+  for name in ingress-service nginx-ingress plain-nginx web; do
     config_map "\${CLUSTER_NAME}-$name" "templates/site/$name.yaml" variables
   done
 }
@@ -65,7 +72,7 @@ cluster_with_site() {
   sed -e '/^    cni: /r templates/site/labels.yaml' -e '/^    clusterConfiguration:/r templates/site/cert-sans.yaml' \
     templates/cluster.yaml >"$work/cluster.yaml"
   if [ "$(diff templates/cluster.yaml "$work/cluster.yaml" | grep -c '^>')" -ne 5 ]; then
-    echo "release.sh: templates/cluster.yaml doesn't have the lines after which the flavor metallb-nginx adds its own" >&2
+    echo "release.sh: templates/cluster.yaml doesn't have the lines after which a flavor with a site adds its own" >&2
     exit 1
   fi
   cat "$work/cluster.yaml"
@@ -109,9 +116,15 @@ components config/default >"$out/infrastructure-components.yaml"
 components config/namespaced >"$out/infrastructure-components-namespaced.yaml"
 cp metadata.yaml "$out/metadata.yaml"
 
-calico >"$work/cni.yaml"
+calico calico >"$work/cni.yaml"
+{
+  calico calico-bgp
+  echo ---
+  cat templates/calico-bgp.yaml
+} >"$work/cni-bgp.yaml"
 
-site >"$work/site.yaml"
+site metallb metallb-pools metallb-l2 >"$work/site.yaml"
+site metallb-controller metallb-pools >"$work/site-bgp.yaml"
 cluster_with_site >"$work/cluster-with-site.yaml"
 
 # Prints the parts of a cluster template, and Calico after them.
@@ -123,16 +136,22 @@ template() {
   cat "$work/cni.yaml"
 }
 
-template host network-managed cluster >"$out/cluster-template.yaml"
-template network-managed cluster >"$out/cluster-template-existing-hosts.yaml"
-template network-bridge cluster >"$out/cluster-template-bridge.yaml"
-{
-  template host network-gateway
-  for part in cluster-with-site site; do
+# Prints a cluster template with a site, the kind of which is in the names of what was made for it.
+template_with_site() {
+  cat templates/host.yaml
+  echo ---
+  cat templates/network-gateway.yaml
+  for part in "cni$1" cluster-with-site "site$1"; do
     echo ---
     cat "$work/$part.yaml"
   done
-} >"$out/cluster-template-metallb-nginx.yaml"
+}
+
+template host network-managed cluster >"$out/cluster-template.yaml"
+template network-managed cluster >"$out/cluster-template-existing-hosts.yaml"
+template network-bridge cluster >"$out/cluster-template-bridge.yaml"
+template_with_site "" >"$out/cluster-template-metallb-nginx.yaml"
+template_with_site -bgp >"$out/cluster-template-calico-bgp.yaml"
 {
   cat templates/network-sites.yaml
   echo ---

@@ -102,6 +102,22 @@ copy_files() {
   cp -a --no-preserve=ownership "$here/rootfs/$1/." "$2"
 }
 
+# Writes Calico's templates of BIRD's configuration to DIRECTORY, adapted to Debian's BIRD. Calico has a fork of its own,
+# which knows krt_tunnel: the tunnel of IPIP that a route leads into. Without IPIP that is empty, and goes. With IPIP it
+# stays, and BIRD refuses the configuration.
+# shellcheck disable=SC2016 # The template's own variables.
+bird_templates() {
+  local module=$1 directory=$2 template=$2/templates/bird_ipam.cfg.template
+  mkdir "$directory"
+  cp -r --no-preserve=mode "$module"/confd/etc/calico/confd/{conf.d,templates} "$directory"
+  sed -i -e 's/krt_tunnel = "{{$data.ipip}}";/{{if $data.ipip}}&{{end}}/' \
+    -e '1i # Adapted to a BIRD without krt_tunnel, see bird_templates in hack/node-image/build.sh.' "$template"
+  if [ "$(grep -c '{{if $data.ipip}}krt_tunnel' "$template")" -ne 3 ]; then
+    echo "build.sh: $CALICO_VERSION sets krt_tunnel otherwise than bird_templates expects it" >&2
+    return 1
+  fi
+}
+
 # Imports the images into a containerd whose root is inside TREE.
 preload() {
   local tree=$1 pid name module ctr
@@ -111,8 +127,9 @@ preload() {
     (cd "$here" && go build -trimpath -ldflags '-s -w' -o "$work/bin/$name" "./$name")
   done
   module=$(cd "$here/../build/calico" && go mod download -json github.com/projectcalico/calico | jq -r .Dir)
+  bird_templates "$module" "$work/confd"
   image_names | (cd "$here" && xargs go run ./images -bin "$work/bin" -netbase "$(debian container)" \
-    -calico-filesystem "$module/node/filesystem" -out "$work/images.tar")
+    -calico-filesystem "$module/node/filesystem" -calico-confd "$work/confd" -out "$work/images.tar")
 
   "$bin/containerd" --config /dev/null --root "$tree/var/lib/containerd" --state "$work/state" \
     --address "$work/containerd.sock" >"$work/containerd.log" 2>&1 &

@@ -139,12 +139,17 @@ func agentProgram() string {
 
 // ask asks the site for its name as a client, by a connection of its own, and returns the name of the pod that answered.
 func ask(ctx context.Context, internet *privatehost.Internet, from netip.Addr) (string, error) {
+	return askBy(ctx, siteAddress.String(), func(ctx context.Context, _, address string) (net.Conn, error) {
+		return internet.Dial(ctx, from, address)
+	})
+}
+
+// askBy asks a site by a connection that is made by dial.
+func askBy(ctx context.Context, site string, dial func(ctx context.Context, network, address string) (net.Conn, error)) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
-		return internet.Dial(ctx, from, address)
-	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+siteAddress.String()+"/", nil)
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: dial}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+site+"/", nil)
 	if err != nil {
 		return "", err
 	}

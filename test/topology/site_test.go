@@ -30,10 +30,29 @@ import (
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/hosttest"
 )
 
-// TestSite has a management plane accept what the flavor metallb-nginx generates from few variables, and an API server
-// what its resource sets put on the cluster, by the order in which they do.
+// TestSite has a management plane accept what the flavors with a site generate from few variables, and an API server what
+// their resource sets put on the cluster, by the order in which they do.
 func TestSite(t *testing.T) {
 	m := manage(t)
+	testSite(t, m, "metallb-nginx", map[string]bool{"calico": true, "metallb": true, "nginx-ingress": true, "plain-nginx": false, "web": true},
+		[]string{"metallb", "nginx-ingress", "plain-nginx", "web"})
+	found := testSite(t, m, "calico-bgp", map[string]bool{"calico": true, "calico-bgp": true, "metallb": true, "nginx-ingress": true, "plain-nginx": false, "web": true},
+		[]string{"calico", "metallb", "nginx-ingress", "plain-nginx", "web", "calico-bgp"})
+	// MetalLB only assigns, and Calico doesn't encapsulate.
+	for name, unwanted := range map[string]string{"metallb": "kind: DaemonSet", "metallb-pools": "kind: L2Advertisement", "calico": "value: Always"} {
+		for _, content := range found[name] {
+			if strings.Contains(content, unwanted) {
+				t.Errorf("%s of calico-bgp has %q", name, unwanted)
+			}
+		}
+	}
+	m.expectTwoSites()
+}
+
+// testSite has a flavor's manifests accepted. Of each set, want tells whether the cluster is given it. What the sets in
+// apply put on a cluster is accepted too. It returns the content of the ConfigMaps.
+func testSite(t *testing.T, m *management, flavor string, want map[string]bool, apply []string) map[string]map[string]string {
+	t.Helper()
 	required := map[string]string{
 		"CONTROL_PLANE_ENDPOINT_IP": "10.100.0.2",
 		"LIBVIRT_URI":               hosttest.TestDriver(t),
@@ -42,7 +61,7 @@ func TestSite(t *testing.T) {
 		"LIBVIRT_EXTERNAL_ADDRESS": "203.0.113.10", "LIBVIRT_API_EXTERNAL_ADDRESS": "203.0.113.11",
 		"LIBVIRT_API_ALLOWED_CIDRS": "198.51.100.0/24,192.0.2.9/32",
 	}
-	manifests := m.generate("demo", "metallb-nginx", required)
+	manifests := m.generate("demo", flavor, required)
 	m.apply("everything", manifests)
 
 	// Of each set, what it has the labels for and which ConfigMaps it applies.
@@ -72,7 +91,7 @@ func TestSite(t *testing.T) {
 			}
 		}
 	}
-	for set, want := range map[string]bool{"calico": true, "metallb": true, "nginx-ingress": true, "plain-nginx": false, "web": true} {
+	for set, want := range want {
 		if len(selectors[set]) != 1 {
 			t.Fatalf("the set %s selects by %v", set, selectors[set])
 		}
@@ -81,7 +100,7 @@ func TestSite(t *testing.T) {
 			t.Errorf("a cluster with the labels %v is given %s: %t", labels, set, selected)
 		}
 	}
-	for _, set := range []string{"metallb", "nginx-ingress", "plain-nginx", "web"} {
+	for _, set := range apply {
 		if len(sets[set]) == 0 {
 			t.Errorf("the set %s is empty", set)
 		}
@@ -93,7 +112,10 @@ func TestSite(t *testing.T) {
 				if strings.Contains(content, "$$") {
 					t.Errorf("%s has a dollar sign twice", name)
 				}
-				m.apply(name, content)
+				// The API server of a management plane forbids privileged containers, which Calico needs.
+				if name != "calico" {
+					m.apply(name, content)
+				}
 			}
 		}
 	}
@@ -108,14 +130,14 @@ func TestSite(t *testing.T) {
 		for name, value := range required {
 			variables[name] = value
 		}
-		i := slices.IndexFunc(decode(t, m.generate("demo", "metallb-nginx", variables)), func(object *unstructured.Unstructured) bool {
+		i := slices.IndexFunc(decode(t, m.generate("demo", flavor, variables)), func(object *unstructured.Unstructured) bool {
 			return object.GetKind() == "Cluster" && object.GetLabels()[label] == "demo-none"
 		})
 		if i < 0 {
 			t.Errorf("%s doesn't leave anything out", variable)
 		}
 	}
-	m.expectTwoSites(required)
+	return found
 }
 
 // apply has the API server take manifests, without a field that it doesn't know.

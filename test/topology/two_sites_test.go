@@ -23,15 +23,14 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// expectTwoSites has the management plane accept what the flavor two-sites generates from the same variables, and looks
+// expectTwoSites has the management plane accept what the flavor two-sites generates from few variables, and looks
 // whether workers, networks and Calico are as two sites need them.
-func (m *management) expectTwoSites(required map[string]string) {
+func (m *management) expectTwoSites() {
 	m.t.Helper()
-	variables := map[string]string{"LIBVIRT_SECOND_SITE_WORKERS": "3"}
-	for name, value := range required {
-		variables[name] = value
-	}
-	manifests := m.generate("far", "two-sites", variables)
+	manifests := m.generate("far", "two-sites", map[string]string{
+		"CONTROL_PLANE_ENDPOINT_IP": "10.100.0.2", "LIBVIRT_SECOND_SITE_WORKERS": "3",
+		"LIBVIRT_IMAGE_URL": "http://127.0.0.1:9/node.qcow2", "LIBVIRT_IMAGE_CHECKSUM": "sha256:" + strings.Repeat("0123456789abcdef", 4),
+	})
 	m.apply("two-sites", manifests)
 
 	found := map[string]string{}

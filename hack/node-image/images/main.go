@@ -30,6 +30,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 )
@@ -38,6 +39,7 @@ import (
 type sources struct {
 	bin              string
 	calicoFilesystem string
+	calicoConfd      string
 	netbase          *layer
 }
 
@@ -52,11 +54,12 @@ func run() (err error) {
 	var from sources
 	flag.StringVar(&from.bin, "bin", "", "directory with the programs")
 	flag.StringVar(&from.calicoFilesystem, "calico-filesystem", "", "directory node/filesystem of Calico's module")
+	flag.StringVar(&from.calicoConfd, "calico-confd", "", "directory with the templates of BIRD's configuration")
 	netbase := flag.String("netbase", "", "uncompressed tar of a small Debian with the network tools")
 	out := flag.String("out", "", "the archive to write")
 	flag.Parse()
-	if from.bin == "" || from.calicoFilesystem == "" || *netbase == "" || *out == "" || flag.NArg() == 0 {
-		return errors.New("-bin, -calico-filesystem, -netbase, -out and the names of images are required")
+	if from.bin == "" || from.calicoFilesystem == "" || from.calicoConfd == "" || *netbase == "" || *out == "" || flag.NArg() == 0 {
+		return errors.New("-bin, -calico-filesystem, -calico-confd, -netbase, -out and the names of images are required")
 	}
 
 	target, err := os.Create(*out)
@@ -103,12 +106,16 @@ func imageFor(name string, from sources) (image, error) {
 	switch {
 	case strings.Contains(name, "/calico/node:"):
 		// The path of the binary avoids /bin, which is a link in Debian.
-		files, err := tree(from.calicoFilesystem)
+		files, err := tree(from.calicoFilesystem, "")
+		if err != nil {
+			return image{}, err
+		}
+		templates, err := tree(from.calicoConfd, "etc/calico/confd")
 		if err != nil {
 			return image{}, err
 		}
 		img.base = from.netbase
-		img.files = append(files, program("calico-node", "/usr/bin/calico-node"))
+		img.files = append(append(files, templates...), program("calico-node", "/usr/bin/calico-node"))
 		img.cmd = []string{"start_runit"}
 		img.env = append(img.env, "SVDIR=/etc/service/enabled")
 	case strings.Contains(name, "/calico/cni:"):
@@ -155,9 +162,9 @@ func imageFor(name string, from sources) (image, error) {
 	return img, nil
 }
 
-// tree returns Calico's files for its node image. The path of sbin is that of
-// Debian, where /sbin is a link.
-func tree(root string) ([]file, error) {
+// tree returns Calico's files below a directory for its node image, in which they
+// are under below. The path of sbin is that of Debian, where /sbin is a link.
+func tree(root, below string) ([]file, error) {
 	var files []file
 	err := filepath.WalkDir(root, func(source string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -170,7 +177,7 @@ func tree(root string) ([]file, error) {
 		if strings.HasPrefix(target, "sbin/") {
 			target = "usr/" + target
 		}
-		files = append(files, file{path: target, source: source})
+		files = append(files, file{path: path.Join(below, target), source: source})
 		return nil
 	})
 	if err != nil {
