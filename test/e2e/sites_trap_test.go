@@ -74,7 +74,7 @@ setsid ip netns exec trap /root/netcheck serve </dev/null >/dev/null 2>&1 &`,
 func (t trap) remove(ctx context.Context) {
 	GinkgoHelper()
 	for _, node := range t.nodes {
-		inGuest(ctx, node, "ip netns pids trap | xargs -r kill; ip netns delete trap; ip link delete trap; rm /root/netcheck; rmmod ipip")
+		inGuest(ctx, node, "ip netns pids trap | xargs -r kill; ip netns delete trap; ip link delete trap; rm /root/netcheck; modprobe -r ipip || true")
 	}
 }
 
