@@ -72,7 +72,7 @@ func recordedKey(text string) wgtypes.Key {
 	return key
 }
 
-// linkPatience is how long the hosts of a cluster wait for what one of them tells of its key: it had one before, as a rule.
+// linkPatience is how long a host may take to tell its key before the others go by what was written down.
 const linkPatience = 10 * time.Second
 
 // gatherLinks asks the agents of the hosts for their keys, writes those down, and decides what each host is told of the
