@@ -150,6 +150,11 @@ test-e2e: packages $(GOTESTSUM) build host-agent ## Run the end-to-end tests: re
 test-ingress: ## Run the end-to-end test of the flavor metallb-nginx: a site on a public address, by traffic
 	$(MAKE) test-e2e E2E_FLAGS="--ginkgo.focus='A site on a public address'"
 
+# FIRST_SITE_WORKERS makes workers on the first site, too.
+.PHONY: test-two-sites
+test-two-sites: ## Run the end-to-end test of the flavor two-sites: two hosts, linked by WireGuard, by traffic
+	$(MAKE) test-e2e E2E_FLAGS="--ginkgo.focus='A cluster on two sites'"
+
 .PHONY: test-bgp
 test-bgp: ## Run the end-to-end test of the flavor calico-bgp: Services by BGP, on one host
 	$(MAKE) test-e2e E2E_FLAGS="--ginkgo.focus='A site by BGP'"

@@ -78,6 +78,30 @@ cluster_with_site() {
   cat "$work/cluster.yaml"
 }
 
+# Prints the cluster of templates/cluster.yaml with its workers at the first site, and those of the second.
+cluster_on_sites() {
+  # shellcheck disable=SC2016 # clusterctl replaces the variable.
+  sed -e '/^      version: /a\      failureDomain: ${LIBVIRT_HOST_NAME:=kvm1}' templates/cluster.yaml >"$work/cluster.yaml"
+  if [ "$(diff templates/cluster.yaml "$work/cluster.yaml" | grep -c '^>')" -ne 1 ]; then
+    echo "release.sh: templates/cluster.yaml doesn't have the line after which the flavor two-sites adds its own" >&2
+    exit 1
+  fi
+  cat "$work/cluster.yaml"
+  echo ---
+  cat templates/second-site.yaml
+}
+
+# Prints Calico with the MTU of pods on two sites instead of the one that it finds by itself.
+calico_on_sites() {
+  # shellcheck disable=SC2016 # clusterctl replaces the variable.
+  sed -e 's/^\( *veth_mtu: \)"0"$/\1"${LIBVIRT_POD_MTU:=1370}"/' "$work/cni.yaml" >"$work/cni-on-sites.yaml"
+  if [ "$(diff "$work/cni.yaml" "$work/cni-on-sites.yaml" | grep -c '^>')" -ne 1 ]; then
+    echo "release.sh: Calico's manifest doesn't have the line veth_mtu: \"0\", which the flavor two-sites replaces" >&2
+    exit 1
+  fi
+  cat "$work/cni-on-sites.yaml"
+}
+
 # Prints the components of an installation with the release's image.
 components() {
   "$KUSTOMIZE" build "$1" | sed "s|image: $IMAGE:dev|image: $IMAGE:$VERSION|" >"$work/components.yaml"
@@ -128,6 +152,13 @@ template network-managed cluster >"$out/cluster-template-existing-hosts.yaml"
 template network-bridge cluster >"$out/cluster-template-bridge.yaml"
 template_with_site "" >"$out/cluster-template-metallb-nginx.yaml"
 template_with_site -bgp >"$out/cluster-template-calico-bgp.yaml"
+{
+  cat templates/network-sites.yaml
+  echo ---
+  cluster_on_sites
+  echo ---
+  calico_on_sites
+} >"$out/cluster-template-two-sites.yaml"
 template host topology >"$out/cluster-template-topology.yaml"
 template host network-managed cluster-flatcar >"$out/cluster-template-flatcar.yaml"
 cp templates/clusterclass.yaml "$out/clusterclass-libvirt.yaml"

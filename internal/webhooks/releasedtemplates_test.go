@@ -55,6 +55,8 @@ func TestReleasedTemplates(t *testing.T) {
 			"LIBVIRT_NODE_RANGE": "192.168.1.100-192.168.1.149", "LIBVIRT_GATEWAY": "192.168.1.1",
 			"LIBVIRT_NAMESERVERS": "192.168.1.1, 192.168.1.2",
 		}, []string{"LibvirtCluster demo"}},
+		"network-sites": {map[string]string{"CONTROL_PLANE_ENDPOINT_IP": "10.100.0.2"}, []string{"LibvirtCluster demo"}},
+		"second-site":   {nil, nil},
 		"network-gateway": {map[string]string{
 			"CONTROL_PLANE_ENDPOINT_IP": "10.100.0.2", "LIBVIRT_EXTERNAL_ADDRESS": "203.0.113.10",
 			"LIBVIRT_API_EXTERNAL_ADDRESS": "203.0.113.11", "LIBVIRT_API_ALLOWED_CIDRS": "198.51.100.0/24,192.0.2.9/32",

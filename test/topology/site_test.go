@@ -46,6 +46,7 @@ func TestSite(t *testing.T) {
 			}
 		}
 	}
+	m.expectTwoSites()
 }
 
 // testSite has a flavor's manifests accepted. Of each set, want tells whether the cluster is given it. What the sets in

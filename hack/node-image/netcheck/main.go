@@ -14,12 +14,16 @@ See the License for the specific language governing permissions and
 limitations under the License.
 */
 
-// Command netcheck answers HTTP requests with its host name, and asks other
-// netchecks for theirs. Pods of the end-to-end tests run it to show that pods reach
-// pods, services by name, and the outside.
+// Command netcheck answers by HTTP and UDP, and asks other netchecks. Pods of the
+// end-to-end tests run it to show that pods reach pods, services by name, and the
+// outside, and with packets of which lengths.
 //
 //	netcheck serve [-listen ADDRESS]
-//	netcheck get [-timeout DURATION] URL
+//	netcheck get [-timeout DURATION] [-count] URL
+//	netcheck put [-timeout DURATION] [-bytes N] URL
+//	netcheck udp [-from N] [-to N] ADDRESS:PORT
+//	netcheck ping [-size N] [-count N] [-wait DURATION] [-interval DURATION] ADDRESS
+//	netcheck dns [-timeout DURATION] -server ADDRESS:PORT NAME
 package main
 
 import (
@@ -27,12 +31,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
-	"strconv"
 	"syscall"
 	"time"
 )
@@ -46,96 +47,81 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("say what to do: serve, or get URL")
+		return errors.New("say what to do: serve, get, put, udp, ping or dns")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
+	timeout := flags.Duration("timeout", 10*time.Second, "how long all of it may take")
+	// one is the only argument after the flags.
+	one := func(what string) (string, error) {
+		if err := flags.Parse(args[1:]); err != nil {
+			return "", err
+		}
+		if flags.NArg() != 1 {
+			return "", fmt.Errorf("%s needs exactly one %s", args[0], what)
+		}
+		return flags.Arg(0), nil
+	}
+	within := func() (context.Context, context.CancelFunc) { return context.WithTimeout(ctx, *timeout) }
+
 	switch args[0] {
 	case "serve":
-		listen := flags.String("listen", ":8080", "address to serve on")
+		listen := flags.String("listen", ":8080", "address to serve on, by TCP and UDP")
 		if err := flags.Parse(args[1:]); err != nil {
 			return err
 		}
 		return serve(ctx, *listen)
 	case "get":
-		timeout := flags.Duration("timeout", 10*time.Second, "how long the answer may take")
-		if err := flags.Parse(args[1:]); err != nil {
+		count := flags.Bool("count", false, "print how many bytes came and how, instead of the bytes")
+		url, err := one("URL")
+		if err != nil {
 			return err
 		}
-		if flags.NArg() != 1 {
-			return errors.New("get needs exactly one URL")
-		}
-		ctx, cancel := context.WithTimeout(ctx, *timeout)
+		ctx, cancel := within()
 		defer cancel()
-		return get(ctx, flags.Arg(0), os.Stdout)
-	default:
-		return fmt.Errorf("unknown command %q: use serve or get", args[0])
-	}
-}
-
-// serve answers until ctx ends: / with the host name, /client with the address the
-// request came from, /bytes?n=N with N bytes.
-func serve(ctx context.Context, listen string) error {
-	hostname, err := os.Hostname()
-	if err != nil {
-		return fmt.Errorf("reading the host name: %w", err)
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintln(w, hostname)
-	})
-	mux.HandleFunc("GET /client", func(w http.ResponseWriter, r *http.Request) {
-		address, _, err := net.SplitHostPort(r.RemoteAddr)
+		return get(ctx, url, *count, os.Stdout)
+	case "put":
+		length := flags.Int64("bytes", 10<<20, "how many bytes to send")
+		url, err := one("URL")
 		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
+			return err
 		}
-		fmt.Fprintln(w, address)
-	})
-	mux.HandleFunc("GET /bytes", func(w http.ResponseWriter, r *http.Request) {
-		n, err := strconv.ParseInt(r.URL.Query().Get("n"), 10, 64)
-		if err != nil || n < 0 {
-			http.Error(w, "n must be a number of bytes", http.StatusBadRequest)
-			return
+		ctx, cancel := within()
+		defer cancel()
+		return put(ctx, url, *length, os.Stdout)
+	case "udp":
+		from, to := flags.Int("from", 1300, "length of the first datagram"), flags.Int("to", 1500, "length of the last one")
+		target, err := one("ADDRESS:PORT")
+		if err != nil {
+			return err
 		}
-		w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
-		io.CopyN(w, zeros{}, n) //nolint:errcheck // the client went away
-	})
-
-	server := &http.Server{Addr: listen, Handler: mux, ReadHeaderTimeout: 30 * time.Second}
-	context.AfterFunc(ctx, func() { server.Close() })
-	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serving on %s: %w", listen, err)
+		return echo(ctx, target, *from, *to, os.Stdout)
+	case "ping":
+		var p pinger
+		flags.IntVar(&p.size, "size", 56, "bytes after the ICMP header")
+		flags.IntVar(&p.count, "count", 3, "how many to send")
+		flags.DurationVar(&p.wait, "wait", packetTimeout, "how long to wait for each answer")
+		flags.DurationVar(&p.interval, "interval", 0, "how long to wait after an answer")
+		target, err := one("ADDRESS")
+		if err != nil {
+			return err
+		}
+		if p.target, err = netip.ParseAddr(target); err != nil {
+			return err
+		}
+		return p.ping(ctx, os.Stdout)
+	case "dns":
+		server := flags.String("server", "", "ADDRESS:PORT of the DNS server, which is asked by TCP")
+		name, err := one("NAME")
+		if err != nil {
+			return err
+		}
+		ctx, cancel := within()
+		defer cancel()
+		return lookUp(ctx, *server, name, os.Stdout)
+	default:
+		return fmt.Errorf("unknown command %q: use serve, get, put, udp, ping or dns", args[0])
 	}
-	return nil
-}
-
-// get copies the body of a successful answer to out.
-func get(ctx context.Context, url string, out io.Writer) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("getting %s: the answer was %s", url, response.Status)
-	}
-	if _, err := io.Copy(out, response.Body); err != nil {
-		return fmt.Errorf("reading the answer of %s: %w", url, err)
-	}
-	return nil
-}
-
-// zeros is an endless stream of zero bytes.
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) {
-	clear(p)
-	return len(p), nil
 }

@@ -29,7 +29,8 @@ import (
 	"time"
 )
 
-// The two ends of the cable between a host and its internet.
+// The two ends of the cable between a host and its internet. The router has one
+// more for each further host: isp1 and so on.
 const (
 	internetPort = "wan0"
 	routerPort   = "isp0"
@@ -49,13 +50,17 @@ type InternetOptions struct {
 }
 
 // Internet is a network namespace that plays all that is beyond a host: the
-// router that leads to it, and clients anywhere. Nothing gets further than it.
-// It is gone with the process that made it, or when it is closed.
+// router that leads to it, clients anywhere, and what lies between hosts that
+// are plugged into it. Nothing gets further than it. It is gone with the
+// process that made it, or when it is closed.
 type Internet struct {
 	host   *Host
 	router netip.Prefix
 	holder *exec.Cmd
 	hold   io.Closer
+
+	// ports are the router's ends of the cables, by the directory of the host.
+	ports map[string]string
 }
 
 // ConnectInternet plugs a running host that has no internet yet into a new one.
@@ -63,17 +68,47 @@ func ConnectInternet(ctx context.Context, h *Host, opts InternetOptions) (*Inter
 	if !h.Running() {
 		return nil, fmt.Errorf("connecting host %s to an internet: %w", h.Name(), ErrNotRunning)
 	}
-	i := &Internet{host: h, router: opts.Router}
+	i := &Internet{host: h, router: opts.Router, ports: map[string]string{}}
 	if err := i.startHolder(); err != nil {
 		return nil, fmt.Errorf("making an internet for host %s: %w", h.Name(), err)
 	}
-	if err := i.plugIn(ctx, opts); err != nil {
-		return nil, errors.Join(fmt.Errorf("connecting host %s to its internet: %w", h.Name(), err), i.Close())
+	if err := i.prepare(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("making an internet for host %s: %w", h.Name(), err), i.Close())
+	}
+	if err := i.PlugIn(ctx, h, opts); err != nil {
+		return nil, errors.Join(err, i.Close())
 	}
 	return i, nil
 }
 
-// unplugTimeout bounds the removal of the cable.
+// PlugIn plugs a running host into the internet, behind a router of its own
+// that must be in no other network of the internet. A host that was plugged in
+// before, and has started anew, is plugged in again by the same means.
+func (i *Internet) PlugIn(ctx context.Context, h *Host, opts InternetOptions) error {
+	if !h.Running() {
+		return fmt.Errorf("connecting host %s to an internet: %w", h.Name(), ErrNotRunning)
+	}
+	if err := i.plugIn(ctx, h, opts); err != nil {
+		return fmt.Errorf("connecting host %s to its internet: %w", h.Name(), err)
+	}
+	return nil
+}
+
+// Cut keeps the internet from passing anything on between hosts, without a word
+// to anybody.
+func (i *Internet) Cut(ctx context.Context) error { return i.setForwarding(ctx, "0") }
+
+// Mend undoes a Cut.
+func (i *Internet) Mend(ctx context.Context) error { return i.setForwarding(ctx, "1") }
+
+func (i *Internet) setForwarding(ctx context.Context, to string) error {
+	if _, err := run(i.Command(ctx, "sh", "-c", "echo "+to+" >/proc/sys/net/ipv4/ip_forward")); err != nil {
+		return fmt.Errorf("setting what the internet of host %s passes on: %w", i.host.Name(), err)
+	}
+	return nil
+}
+
+// unplugTimeout bounds the removal of the cables.
 const unplugTimeout = 10 * time.Second
 
 // startHolder starts the process that keeps the namespace. It reads until
@@ -98,27 +133,46 @@ func (i *Internet) startHolder() error {
 	return nil
 }
 
-func (i *Internet) plugIn(ctx context.Context, opts InternetOptions) error {
-	pid, bits := strconv.Itoa(i.holder.Process.Pid), opts.Router.Bits()
-	commands := []*exec.Cmd{
-		i.host.ip(ctx, "link", "add", internetPort, "type", "veth", "peer", "name", routerPort, "netns", pid),
+// prepare makes the namespace a router.
+func (i *Internet) prepare(ctx context.Context) error {
+	for _, command := range []*exec.Cmd{
 		i.ip(ctx, "link", "set", "lo", "up"),
-		i.ip(ctx, "link", "set", routerPort, "up"),
-		i.ip(ctx, "addr", "add", opts.Router.String(), "dev", routerPort),
-		i.host.ip(ctx, "link", "set", internetPort, "up"),
-	}
-	for _, public := range opts.Public {
-		commands = append(commands, i.host.ip(ctx, "addr", "add", netip.PrefixFrom(public, bits).String(), "dev", internetPort))
-	}
-	for _, client := range opts.Clients {
-		commands = append(commands, i.ip(ctx, "addr", "add", netip.PrefixFrom(client, client.BitLen()).String(), "dev", routerPort))
-	}
-	commands = append(commands,
-		i.host.ip(ctx, "route", "add", "default", "via", opts.Router.Addr().String()),
 		// Whoever asks for an address that isn't there is told at once.
 		i.ip(ctx, "route", "add", "unreachable", "default"),
-		i.Command(ctx, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"),
-	)
+	} {
+		if _, err := run(command); err != nil {
+			return err
+		}
+	}
+	return i.Mend(ctx)
+}
+
+func (i *Internet) plugIn(ctx context.Context, h *Host, opts InternetOptions) error {
+	port, again := i.ports[h.dir]
+	if again {
+		// What is left of it the kernel may still be about to remove.
+		_ = i.ip(ctx, "link", "delete", port).Run()
+	} else {
+		port = routerPort
+		if len(i.ports) > 0 {
+			port = fmt.Sprintf("isp%d", len(i.ports))
+		}
+		i.ports[h.dir] = port
+	}
+	pid, bits := strconv.Itoa(i.holder.Process.Pid), opts.Router.Bits()
+	commands := []*exec.Cmd{
+		h.ip(ctx, "link", "add", internetPort, "type", "veth", "peer", "name", port, "netns", pid),
+		i.ip(ctx, "link", "set", port, "up"),
+		i.ip(ctx, "addr", "add", opts.Router.String(), "dev", port),
+		h.ip(ctx, "link", "set", internetPort, "up"),
+	}
+	for _, public := range opts.Public {
+		commands = append(commands, h.ip(ctx, "addr", "add", netip.PrefixFrom(public, bits).String(), "dev", internetPort))
+	}
+	for _, client := range opts.Clients {
+		commands = append(commands, i.ip(ctx, "addr", "add", netip.PrefixFrom(client, client.BitLen()).String(), "dev", port))
+	}
+	commands = append(commands, h.ip(ctx, "route", "add", "default", "via", opts.Router.Addr().String()))
 	for _, command := range commands {
 		if _, err := run(command); err != nil {
 			return err
@@ -159,14 +213,16 @@ func (i *Internet) Dial(ctx context.Context, client netip.Addr, target string) (
 	return dialIn(ctx, i.Netns(), netip.AddrPortFrom(client, 0), target)
 }
 
-// Close unplugs the internet and ends it.
+// Close unplugs the internet from all hosts and ends it.
 func (i *Internet) Close() error {
-	// The kernel would remove the cable with the namespace, but takes its time
+	// The kernel would remove the cables with the namespace, but takes its time
 	// when many go at once. There is none when plugging in has failed, and
 	// nobody to ask when the internet was killed.
 	ctx, cancel := context.WithTimeout(context.Background(), unplugTimeout)
 	defer cancel()
-	_ = i.ip(ctx, "link", "delete", routerPort).Run()
+	for _, port := range i.ports {
+		_ = i.ip(ctx, "link", "delete", port).Run()
+	}
 	err := i.hold.Close()
 	// It may have been killed: it is gone all the same.
 	var exit *exec.ExitError

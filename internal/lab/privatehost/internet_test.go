@@ -21,6 +21,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -112,5 +113,74 @@ func TestInternet(t *testing.T) {
 	}
 	if _, err := ConnectInternet(ctx, h, options); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("connecting a host that is down: %v", err)
+	}
+}
+
+func TestInternetOfTwoHosts(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	one, other := start(ctx, t, "site-one"), start(ctx, t, "site-other")
+	address := netip.MustParseAddr("198.51.100.20")
+	behind := InternetOptions{Router: netip.MustParsePrefix("198.51.100.1/24"), Public: []netip.Addr{address}}
+	internet, err := ConnectInternet(ctx, one, InternetOptions{
+		Router: netip.MustParsePrefix("203.0.113.1/24"), Public: []netip.Addr{netip.MustParseAddr("203.0.113.10")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := internet.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	// dial connects from one host to the other, within a moment.
+	dial := func() error {
+		server, err := inNetns(other.Netns(), func() (net.Listener, error) { return net.Listen("tcp4", address.String()+":4711") })
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		short, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		conn, err := dialIn(short, one.Netns(), netip.AddrPort{}, server.Addr().String())
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	}
+	if err := internet.PlugIn(ctx, other, behind); err != nil {
+		t.Fatal(err)
+	}
+	if err := dial(); err != nil {
+		t.Error(err)
+	}
+	if err := internet.Cut(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := dial(); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("while it is cut, dialling says: %v", err)
+	}
+	if err := internet.Mend(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := dial(); err != nil {
+		t.Errorf("once it is mended: %v", err)
+	}
+
+	if err := other.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := internet.PlugIn(ctx, other, behind); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("plugging in a host that is down: %v", err)
+	}
+	if other, err = Start(ctx, Options{Name: other.Name(), Dir: other.Dir(), EndWithProcess: true}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = other.Remove(context.WithoutCancel(ctx)) })
+	if err := internet.PlugIn(ctx, other, behind); err != nil {
+		t.Fatal(err)
+	}
+	if err := dial(); err != nil {
+		t.Errorf("once the host has started anew: %v", err)
 	}
 }

@@ -68,7 +68,7 @@ func (q *Quickstart) createCluster(ctx context.Context) error {
 		"--worker-machine-count", strconv.Itoa(q.options.Workers),
 	}
 	flavor := q.options.Flavor
-	if flavor == "" && q.several() {
+	if flavor == "" && q.onLAN() {
 		flavor = "bridge"
 	}
 	if flavor != "" {
@@ -115,7 +115,7 @@ func (q *Quickstart) variables(imageURL, version string) map[string]string {
 		"LIBVIRT_IMAGE_CHECKSUM":    "sha256:" + q.state.ImageSHA256,
 		"LIBVIRT_DOMAIN_TYPE":       "KVM",
 	}
-	if q.several() {
+	if q.onLAN() {
 		maps.Copy(variables, lanVariables())
 	}
 	if emulated() {

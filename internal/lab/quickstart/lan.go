@@ -33,6 +33,8 @@ const (
 	lan = "lan0"
 	// site is the value of the label by which the flavor bridge selects its hosts.
 	site, siteLabel = "lab", "infrastructure.cluster.x-k8s.io/site"
+	// hostLabel has the host's name, by which other flavors select.
+	hostLabel = "infrastructure.cluster.x-k8s.io/host"
 )
 
 // lanGateway is the first host in the LAN: from there the management plane reaches the machines.
@@ -41,10 +43,16 @@ var lanGateway = netip.MustParsePrefix("10.100.0.1/25")
 // several tells whether the cluster is to run on several private hosts.
 func (q *Quickstart) several() bool { return len(q.hosts) > 1 }
 
-// joinHosts plugs all private hosts into one LAN, if there are several.
+// onLAN tells whether several private hosts share a LAN.
+func (q *Quickstart) onLAN() bool { return q.several() && q.options.Connect == nil }
+
+// joinHosts connects several private hosts: it plugs them into one LAN, unless the options know better.
 func (q *Quickstart) joinHosts(ctx context.Context) error {
 	if !q.several() {
 		return nil
+	}
+	if !q.onLAN() {
+		return q.options.Connect(ctx, q.hosts)
 	}
 	for _, other := range q.hosts[1:] {
 		if err := privatehost.Join(ctx, q.host, other, lan); err != nil {
@@ -60,11 +68,15 @@ func (q *Quickstart) declareHosts(ctx context.Context) error {
 		return nil
 	}
 	for _, host := range q.hosts {
-		err := q.client.Create(ctx, &infrav1.LibvirtHost{
-			ObjectMeta: metav1.ObjectMeta{Namespace: q.options.Namespace, Name: host.Name(), Labels: map[string]string{siteLabel: site}},
+		labels := map[string]string{siteLabel: site, hostLabel: host.Name()}
+		declared := &infrav1.LibvirtHost{
+			ObjectMeta: metav1.ObjectMeta{Namespace: q.options.Namespace, Name: host.Name(), Labels: labels},
 			Spec:       infrav1.LibvirtHostSpec{URI: host.URI()},
-		})
-		if err != nil && !apierrors.IsAlreadyExists(err) {
+		}
+		if q.options.Declare != nil {
+			q.options.Declare(declared)
+		}
+		if err := q.client.Create(ctx, declared); err != nil && !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("creating LibvirtHost %s: %w", host.Name(), err)
 		}
 	}

@@ -86,7 +86,7 @@ func (q *Quickstart) waitForCluster(ctx context.Context) error {
 			q.out.say("the management plane doesn't answer: %s", err)
 		} else {
 			q.tell(told, seen)
-			if complete(seen, q.options.ControlPlanes+q.options.Workers) {
+			if complete(seen, q.options.ControlPlanes+q.options.Workers+q.options.Others) {
 				return nil
 			}
 		}

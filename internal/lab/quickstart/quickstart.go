@@ -31,6 +31,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	infrav1 "github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/api/v1beta1"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/plane"
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/lab/privatehost"
 )
@@ -48,10 +49,16 @@ type Options struct {
 	LibvirtURI string
 	// Hosts is the number of private hosts, 1 when it is zero. Several share a LAN, and the cluster takes its flavor bridge.
 	Hosts int
+	// Connect connects several hosts in another way than by a LAN; nil for the LAN.
+	Connect func(context.Context, []*privatehost.Host) error
+	// Declare is called with the LibvirtHost of each of several hosts before it is made; nil for none.
+	Declare func(*infrav1.LibvirtHost)
 	// Name and Namespace of the cluster.
 	Name, Namespace string
 	// ControlPlanes and Workers are numbers of machines.
 	ControlPlanes, Workers int
+	// Others is the number of machines that the flavor makes besides.
+	Others int
 	// Flavor of the cluster template, empty for the default one.
 	Flavor string
 	// Variables of the cluster template besides, or instead of, those that the lab sets.
