@@ -317,10 +317,12 @@ func (s *scene) kvm(hostName string) (kvm *host.Host) {
 	return kvm
 }
 
-// ask returns what a host answers. One that is busy, with other scenes as a rule, says it when it is asked again.
-func ask[T any](call func() (T, error)) (answer T, err error) {
+// ask returns what a host of the scene answers. One that is busy, with other scenes as a rule, or was given up for being
+// silent so long, says it when it is asked again.
+func ask[T any](s *scene, hostName string, call func(*host.Host) (T, error)) (answer T, err error) {
+	s.t.Helper()
 	_ = within(patience, func() error {
-		if answer, err = call(); errors.Is(err, host.ErrBusy) {
+		if answer, err = call(s.kvm(hostName)); errors.Is(err, host.ErrBusy) || errors.Is(err, host.ErrUnreachable) {
 			return err
 		}
 		return nil
@@ -328,11 +330,10 @@ func ask[T any](call func() (T, error)) (answer T, err error) {
 	return answer, err
 }
 
-// volume looks a volume up on a host that may be busy.
+// volume looks a volume up.
 func (s *scene) volume(hostName, pool, name string) (host.Volume, error) {
 	s.t.Helper()
-	kvm := s.kvm(hostName)
-	return ask(func() (host.Volume, error) { return kvm.Volume(s.t.Context(), pool, name) })
+	return ask(s, hostName, func(kvm *host.Host) (host.Volume, error) { return kvm.Volume(s.t.Context(), pool, name) })
 }
 
 // eventually waits until check finds nothing to complain of.
@@ -519,8 +520,7 @@ func poolOf(volume string) string {
 func (s *scene) reservations(libvirtCluster *infrav1.LibvirtCluster, hostName string) map[string]string {
 	s.t.Helper()
 	s.refresh(libvirtCluster)
-	kvm := s.kvm(hostName)
-	list, err := ask(func() ([]host.Reservation, error) {
+	list, err := ask(s, hostName, func(kvm *host.Host) ([]host.Reservation, error) {
 		return kvm.Reservations(s.t.Context(), libvirtCluster.Spec.Network.UUID)
 	})
 	if err != nil {
