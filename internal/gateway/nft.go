@@ -70,6 +70,8 @@ func RenderTable(n Network, others []netip.Prefix, w Wanted) string {
 	line("\tchain forward {")
 	line("\t\ttype filter hook forward priority filter; policy accept;")
 	if len(peers) > 0 {
+		// As long as there is no link, what is for the peers must not leave by the way to everywhere else.
+		line("\t\tiifname %q oifname != %q ip daddr %s counter drop", n.Bridge, LinkInterface, set(peers))
 		// The interface is shared by all networks of the host: nobody else's nodes get to the peers, nor do the peers to others'.
 		line("\t\tiifname != %q oifname %q ip daddr %s counter drop", n.Bridge, LinkInterface, set(peers))
 		line("\t\tiifname %q oifname != %q ip saddr %s counter drop", LinkInterface, n.Bridge, set(peers))

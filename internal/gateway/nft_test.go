@@ -55,6 +55,9 @@ func TestRenderTable(t *testing.T) {
 				Sources: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("0.0.0.0/0")},
 			},
 		}}),
+		"linked": RenderTable(web(), others, Wanted{Link: &twoPeers, Forwards: []Forward{ingress(80)}}),
+		// As long as no peer's key is known the table is the one without a link.
+		"nothing-wanted-yet": RenderTable(web(), nil, Wanted{Link: &Link{Port: 51820, MTU: 1420}}),
 	} {
 		file := filepath.Join("testdata", name+".nft")
 		if *update {

@@ -149,7 +149,8 @@ func (a *Agent) pass(ctx context.Context, ask bool) error {
 	}
 
 	plan := decide(a.networks, a.applied)
-	link := a.wire.want(planLink(a.networks, plan.lets, addresses))
+	planned := planLink(a.networks, plan.lets, addresses)
+	link := a.wire.want(planned)
 	failed := map[string]error{}
 	for _, n := range a.networks {
 		if n.broken == nil {
@@ -162,7 +163,7 @@ func (a *Agent) pass(ctx context.Context, ask bool) error {
 		errs = append(errs, failure)
 	}
 	if !away {
-		blocking, surveyErr := survey(ctx, a.networks, a.tables.names())
+		blocking, surveyErr := survey(ctx, a.networks, planned, a.tables.names())
 		status := report(a.version, a.networks, a.applied, plan, addresses, failed, blocking)
 		status.Link = link.status
 		errs = append(errs, surveyErr, a.tell(ctx, libvirt, status))

@@ -22,6 +22,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
 	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/gateway"
 )
 
@@ -74,6 +76,20 @@ func TestDecide(t *testing.T) {
 			[]network{web(gateway.Wanted{}, bad)}, wanted{webUUID: at("7", a, 80)}, wanted{},
 			map[string]string{webUUID: "Refused: junk; until then nothing"},
 		},
+		"another port for the link": {
+			[]network{web(linkTo("far", 1, 51820, "10.110.0.0/25"), nil), app(linkTo("far", 1, 51821, "10.111.0.0/25"), nil)},
+			nil, wanted{webUUID: linkTo("far", 1, 51820, "10.110.0.0/25")},
+			map[string]string{appUUID: "Clash: the link's UDP port 51821 isn't the 51820 of network default.100, which was first"},
+		},
+		"the same range behind two hosts": {
+			[]network{web(linkTo("far", 1, 51820, "10.110.0.0/25"), nil), app(linkTo("further", 2, 51820, "10.110.0.0/24"), nil)},
+			wanted{appUUID: linkTo("further", 2, 51820, "10.110.0.0/24")}, wanted{appUUID: linkTo("further", 2, 51820, "10.110.0.0/24")},
+			map[string]string{webUUID: "Clash: the range 10.110.0.0/25 of peer far overlaps 10.110.0.0/24 of peer further of network default.101, which was first"},
+		},
+		"two links": {
+			[]network{web(linkTo("far", 1, 51820, "10.110.0.0/25"), nil), app(linkTo("far", 1, 51820, "10.111.0.0/25"), nil)},
+			nil, wanted{webUUID: linkTo("far", 1, 51820, "10.110.0.0/25"), appUUID: linkTo("far", 1, 51820, "10.111.0.0/25")}, nil,
+		},
 		"two at once": {
 			[]network{web(at("100", a, 80), nil), app(at("101", a, 80, 81), nil)}, nil, wanted{webUUID: at("100", a, 80)},
 			map[string]string{appUUID: "Clash: ingress 203.0.113.10:80/tcp is taken by network default.100 (ingress), which was first"},
@@ -124,6 +140,21 @@ func TestDecide(t *testing.T) {
 				t.Errorf("%s: network %s has the problem %+v", name, uuid, p)
 			}
 		}
+	}
+}
+
+// linkTo is what a network wants that is linked to one of a host with a key.
+func linkTo(name string, key byte, port uint16, cidr string) gateway.Wanted {
+	return gateway.Wanted{Link: &gateway.Link{Port: port, MTU: linkMTU, Peers: []gateway.Peer{{
+		Name: name, Key: wgtypes.Key{key}, Ranges: []netip.Prefix{netip.MustParsePrefix(cidr)},
+	}}}}
+}
+
+// A range of a peer within another cluster's network on the host would take what is that one's.
+func TestLinksTakeNothingFromOthers(t *testing.T) {
+	n := readNetworks([]string{definition(t, webUUID, rendered(t, linkTo("far", 1, linkPort, "10.101.0.0/16"))), definition(t, appUUID, "")})
+	if len(n) != 2 || n[0].refused == nil || !strings.Contains(n[0].refused.Error(), "overlaps one of network default.app") {
+		t.Errorf("read %+v", n)
 	}
 }
 

@@ -39,11 +39,12 @@ func (a *Agent) DryRun(ctx context.Context, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		blocking, err := survey(ctx, a.networks, ours)
+		plan := decide(a.networks, a.applied)
+		planned := planLink(a.networks, plan.lets, addresses)
+		blocking, err := survey(ctx, a.networks, planned, ours)
 		if err != nil {
 			return err
 		}
-		plan := decide(a.networks, a.applied)
 		lets := map[string]gateway.Wanted{}
 		for uuid, wanted := range plan.lets {
 			lets[uuid] = *wanted
@@ -53,7 +54,7 @@ func (a *Agent) DryRun(ctx context.Context, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		_, err = io.WriteString(out, describe(a.networks, plan, status)+describeLink(planLink(a.networks, plan.lets, addresses), own))
+		_, err = io.WriteString(out, describe(a.networks, plan, status)+describeLink(planned, own))
 		return err
 	})
 }

@@ -21,7 +21,10 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/cluster-api-provider-libvirt/cluster-api-provider-libvirt/internal/gateway"
 )
 
 // The properties of packets that matches are about.
@@ -37,9 +40,9 @@ const (
 	anyPort  = "th dport"
 )
 
-// survey finds what others have set up on the host that stops what the networks need, others being all but the tables of
-// those names.
-func survey(ctx context.Context, networks []network, ours map[string]bool) ([]string, error) {
+// survey finds what others have set up on the host that stops what the networks and their link need, others being all but
+// the tables of those names.
+func survey(ctx context.Context, networks []network, l *link, ours map[string]bool) ([]string, error) {
 	if len(networks) == 0 {
 		return nil, nil
 	}
@@ -62,36 +65,54 @@ func survey(ctx context.Context, networks []network, ours map[string]bool) ([]st
 	for name, c := range readLegacy(legacy) {
 		chains[name] = c
 	}
-	return append(blocking, blocked(chains, networks)...), nil
+	return append(blocking, blocked(chains, networks, l)...), nil
 }
 
 // flow is a kind of connection that a node network needs.
 type flow struct {
 	hook, what string
-	packet     func(bridge string) packet
+	// linked is set when only networks with a link need it.
+	linked bool
+	packet func(bridge string) packet
 }
 
 var flows = []flow{
-	{"forward", "connections from", func(bridge string) packet {
+	{"forward", "connections from", false, func(bridge string) packet {
 		return packet{family: {"ipv4"}, iif: {bridge}, ctState: {"new"}, ctStatus: {}}
 	}},
-	{"forward", "forwarded connections to", func(bridge string) packet {
+	{"forward", "forwarded connections to", false, func(bridge string) packet {
 		return packet{family: {"ipv4"}, oif: {bridge}, ctState: {"new"}, ctStatus: {"dnat"}}
 	}},
-	{"input", "DHCP requests from", func(bridge string) packet {
+	{"forward", "connections by the link to", true, func(bridge string) packet {
+		return packet{family: {"ipv4"}, iif: {gateway.LinkInterface}, oif: {bridge}, ctState: {"new"}, ctStatus: {}}
+	}},
+	{"input", "DHCP requests from", false, func(bridge string) packet {
 		return packet{family: {"ipv4"}, iif: {bridge}, ctState: {"new"}, ctStatus: {},
 			protocol: {"udp"}, udpPort: {"67"}, tcpPort: {}, anyPort: {"67"}}
 	}},
 }
 
+// linkPort is the port on which peers connect that can't be reached themselves, nothing if there are none. Others are
+// connected to from here, too, and what they send is an answer.
+func (l *link) linkPort() string {
+	if l == nil || !slices.ContainsFunc(l.peers, func(p peer) bool { return !p.endpoint.IsValid() }) {
+		return ""
+	}
+	return strconv.Itoa(l.port)
+}
+
 // blocked says which chains stop what the networks need, in a fixed order.
-func blocked(chains map[string]chain, networks []network) []string {
+func blocked(chains map[string]chain, networks []network, l *link) []string {
 	var lines []string
+	port := l.linkPort()
 	for _, c := range chains {
 		var stopped []string
 		for _, f := range flows {
 			var bridges []string
 			for _, n := range networks {
+				if f.linked && (l == nil || !slices.Contains(l.networks, n.UUID)) {
+					continue
+				}
 				if n.broken == nil && f.hook == c.hook && stops(chains, c, f.packet(n.Bridge), n.Bridge) {
 					bridges = append(bridges, n.Bridge)
 				}
@@ -102,6 +123,10 @@ func blocked(chains map[string]chain, networks []network) []string {
 		}
 		if len(stopped) > 0 {
 			lines = append(lines, fmt.Sprintf("%s, chain %s: stops %s; accept the bridge there", c.firewall, c.name, strings.Join(stopped, " and ")))
+		}
+		packets := packet{family: {"ipv4"}, ctState: {"new"}, ctStatus: {}, protocol: {"udp"}, udpPort: {port}, tcpPort: {}, anyPort: {port}}
+		if port != "" && c.hook == "input" && stops(chains, c, packets, port) {
+			lines = append(lines, fmt.Sprintf("%s, chain %s: stops the WireGuard packets of other hosts to UDP port %s; accept that port there", c.firewall, c.name, port))
 		}
 	}
 	slices.Sort(lines)

@@ -97,23 +97,7 @@ END
 		"old iptables' input":       {"iptables-legacy -P INPUT DROP; iptables-legacy -A INPUT ! -i capl-+ -p udp -m udp --dport 67 -j ACCEPT", []string{dhcp}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			text := "{\n" + c.setUp + "\n} >&2\nnft -j list ruleset; echo; cat /proc/net/ip_tables_names | grep -q filter && iptables-legacy -S || true"
-			cmd := exec.Command("unshare", "--net", "sh", "-ec", text)
-			var complaints strings.Builder
-			cmd.Stderr = &complaints
-			out, err := cmd.Output()
-			if err != nil {
-				t.Fatalf("%v: %s", err, &complaints)
-			}
-			ruleset, legacy, _ := strings.Cut(string(out), "\n")
-			chains, err := readRuleset([]byte(ruleset), map[string]bool{web.Bridge: true})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for name, c := range readLegacy(legacy) {
-				chains[name] = c
-			}
-			got := blocked(chains, []network{web})
+			got := blocked(chainsOf(t, c.setUp, web.Bridge), []network{web}, nil)
 			if len(got) != len(c.stops) {
 				t.Fatalf("got %q, want %q", got, c.stops)
 			}
@@ -121,6 +105,71 @@ END
 				if !strings.Contains(line, ": stops "+c.stops[i]+";") || !strings.Contains(line, "chain ") {
 					t.Errorf("got %q, want %q", line, c.stops[i])
 				}
+			}
+		})
+	}
+}
+
+// chainsOf is what is read of the rules that a shell script makes, but for a table of ours.
+func chainsOf(t *testing.T, setUp, ours string) map[string]chain {
+	t.Helper()
+	text := "{\n" + setUp + "\n} >&2\nnft -j list ruleset; echo; cat /proc/net/ip_tables_names | grep -q filter && iptables-legacy -S || true"
+	cmd := exec.Command("unshare", "--net", "sh", "-ec", text)
+	var complaints strings.Builder
+	cmd.Stderr = &complaints
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, &complaints)
+	}
+	ruleset, legacy, _ := strings.Cut(string(out), "\n")
+	chains, err := readRuleset([]byte(ruleset), map[string]bool{ours: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range readLegacy(legacy) {
+		chains[name] = c
+	}
+	return chains
+}
+
+// What a link needs of others' rules: that its packets come in, if peers can only connect from their side, and what they carry
+// is passed on.
+func TestBlockedLink(t *testing.T) {
+	web := network{Network: gateway.Network{UUID: webUUID, Bridge: gateway.TableName(webUUID), Ranges: []netip.Prefix{netip.MustParsePrefix("10.100.0.0/25")}}}
+	comes := &link{port: 51820, networks: []string{webUUID}, peers: []peer{{}}}
+	reached := &link{port: 51820, networks: []string{webUUID}, peers: []peer{{endpoint: netip.MustParseAddrPort("192.0.2.1:51820")}}}
+	const (
+		wireguard = "chain c: stops the WireGuard packets of other hosts to UDP port 51820"
+		passedOn  = "chain c: stops connections by the link to capl-0b5c7c8e6f"
+	)
+	input := func(rules string) string {
+		return "nft 'table inet mine { chain c { type filter hook input priority 0; policy drop; udp dport 67 accept; " + rules + "; }; }'"
+	}
+	forward := func(rules string) string {
+		return "nft 'table inet mine { chain c { type filter hook forward priority 0; policy drop; iifname \"capl-0b5c7c8e6f\" accept; ct status dnat accept; " + rules + "; }; }'"
+	}
+	for name, c := range map[string]struct {
+		setUp string
+		link  *link
+		stops string
+	}{
+		"nothing":                      {"true", comes, ""},
+		"a policy":                     {input(""), comes, wireguard},
+		"a policy, without a link":     {input(""), nil, ""},
+		"a policy, and peers reached":  {input(""), reached, ""},
+		"a door":                       {input("udp dport 51820 accept"), comes, ""},
+		"a door for some":              {input("ip saddr 192.0.2.0/24 udp dport { 123, 51820 } accept"), comes, ""},
+		"another door":                 {input("tcp dport 51820 accept; udp dport 51821 accept"), comes, wireguard},
+		"another door for some":        {input("ip saddr 192.0.2.0/24 accept"), comes, wireguard},
+		"forwarding":                   {forward(""), reached, passedOn},
+		"forwarding, without a link":   {forward(""), nil, ""},
+		"forwarding for the link":      {forward(`iifname "capl-wg" accept`), reached, ""},
+		"forwarding for every network": {forward(`oifname "capl-*" accept`), reached, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := strings.Join(blocked(chainsOf(t, c.setUp, web.Bridge), []network{web}, c.link), "\n")
+			if !strings.Contains(got, c.stops) || (got == "") != (c.stops == "") {
+				t.Errorf("got %q, want %q", got, c.stops)
 			}
 		})
 	}

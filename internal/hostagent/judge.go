@@ -99,17 +99,20 @@ func fits(pattern, value string) bool {
 type way struct {
 	// sure is set when it did for certain.
 	sure bool
-	// named is set when a rule on the way asked for the bridge: who wrote it thought of the node network.
+	// named is set when a rule on the way asked for the bridge, or the link's port: who wrote it thought of the node network.
 	named bool
 	depth int
 }
+
+// naming are the properties by which a rule names what it is about.
+var naming = []string{iif, oif, udpPort, anyPort}
 
 // deepest is where the kernel ends the jumping, too.
 const deepest = 16
 
 // judge sends a packet through a chain. Drops means that it is dropped for certain; accepts, that it is accepted for
-// certain or by a rule for the bridge; passes, that the chain didn't decide.
-func judge(chains map[string]chain, c chain, p packet, bridge string, w way) action {
+// certain or by a rule that asks for subject, a bridge or a port; passes, that the chain didn't decide.
+func judge(chains map[string]chain, c chain, p packet, subject string, w way) action {
 	if w.depth > deepest {
 		return passes
 	}
@@ -119,7 +122,7 @@ func judge(chains map[string]chain, c chain, p packet, bridge string, w way) act
 		for _, m := range r.matches {
 			answer := p.asks(m)
 			holds = min(holds, answer)
-			if answer == yes && !m.not && (m.property == iif || m.property == oif) && slices.Contains(p[m.property], bridge) {
+			if answer == yes && !m.not && slices.Contains(naming, m.property) && slices.Contains(p[m.property], subject) {
 				here.named = true
 			}
 		}
@@ -141,7 +144,7 @@ func judge(chains map[string]chain, c chain, p packet, bridge string, w way) act
 				return passes
 			}
 		case jumps, leaves:
-			if verdict := judge(chains, chains[r.to], p, bridge, here); verdict != passes {
+			if verdict := judge(chains, chains[r.to], p, subject, here); verdict != passes {
 				return verdict
 			}
 			if r.action == leaves && here.sure {
@@ -154,7 +157,7 @@ func judge(chains map[string]chain, c chain, p packet, bridge string, w way) act
 }
 
 // stops tells whether a base chain stops a packet.
-func stops(chains map[string]chain, c chain, p packet, bridge string) bool {
-	verdict := judge(chains, c, p, bridge, way{sure: true})
+func stops(chains map[string]chain, c chain, p packet, subject string) bool {
+	verdict := judge(chains, c, p, subject, way{sure: true})
 	return verdict == drops || verdict == passes && c.drops
 }

@@ -34,6 +34,8 @@ type link struct {
 	// peers are in the order of their keys.
 	peers  []peer
 	routes []route
+	// networks are the UUIDs of those that want it.
+	networks []string
 }
 
 // peer is another host.
@@ -56,6 +58,8 @@ type route struct {
 	// from is the address that the host itself has towards the range.
 	from netip.Addr
 	mtu  int
+	// own is an address of the host in the range, which can't be led away; usually there is none.
+	own netip.Addr
 }
 
 // planLink says what the link is to be, given what the networks get and the addresses of the host: nil if none wants one.
@@ -73,6 +77,7 @@ func planLink(networks []network, lets map[string]*gateway.Wanted, addresses []n
 		if plan.switchTo != wanted.SwitchTo {
 			plan.switchTo = wgtypes.Key{} // the peers of one network don't know the key yet
 		}
+		plan.networks = append(plan.networks, n.UUID)
 		plan.mtu = max(plan.mtu, int(wanted.MTU))
 		for _, p := range wanted.Peers {
 			keys := []wgtypes.Key{p.Key}
@@ -84,7 +89,11 @@ func planLink(networks []network, lets map[string]*gateway.Wanted, addresses []n
 				continue
 			}
 			for _, r := range p.Ranges {
-				plan.routes = append(plan.routes, route{network: n.UUID, to: r, from: n.Gateways[0], mtu: int(wanted.MTU)})
+				to := route{network: n.UUID, to: r, from: n.Gateways[0], mtu: int(wanted.MTU)}
+				if i := slices.IndexFunc(addresses, r.Contains); i >= 0 {
+					to.own = addresses[i]
+				}
+				plan.routes = append(plan.routes, to)
 			}
 		}
 	}

@@ -17,12 +17,17 @@ limitations under the License.
 package hostagent
 
 import (
+	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -234,6 +239,10 @@ func TestLink(t *testing.T) {
 	}
 
 	t.Run("long packets", func(t *testing.T) {
+		// Both ends think that 1500 bytes fit. A segment has 40 bytes less than a packet, with options more.
+		if size, err := near.segment("10.110.0.10:80"); err != nil || size > linkMTU-40 || size < linkMTU-60 {
+			t.Errorf("a segment of TCP has %d bytes, %v", size, err)
+		}
 		if err := near.whole("10.110.0.10:7", linkMTU); err != nil {
 			t.Errorf("a packet of the MTU: %v", err)
 		}
@@ -262,7 +271,132 @@ func TestLink(t *testing.T) {
 			t.Logf("10 MB each way, begun from %s: %s", what, time.Since(start).Round(time.Millisecond))
 		}
 	})
-	p.near.stop(syscall.SIGTERM)
+
+	t.Run("apart", func(t *testing.T) { p.apart(near) })
+	t.Run("the key", func(t *testing.T) {
+		for _, s := range []*site{p.near, p.far} {
+			s.keepsKey()
+		}
+	})
+	for _, s := range []*site{p.near, p.far} {
+		if log := s.log.String(); strings.Contains(log, "level=ERROR") {
+			t.Error("an agent complained")
+		}
+	}
+}
+
+// apart has a second cluster on both hosts, and a peer that isn't what it should be.
+func (p *pair) apart(near *space) {
+	t := p.t
+	t.Helper()
+	p.want(farAppUUID, gateway.Wanted{})
+	p.want(appUUID, gateway.Wanted{})
+	app := p.near.guest(appUUID, "app0", "10.101.0.1", "10.101.0.10/25")
+	farApp := p.far.guest(farAppUUID, "app0", "10.111.0.1", "10.111.0.10/25")
+	app.serve("10.101.0.10:80")
+	farApp.serve("10.111.0.10:80")
+	// closed is asked all at once, as each takes as long as a client waits.
+	closed := func(ways ...[4]string) {
+		t.Helper()
+		var asked sync.WaitGroup
+		for _, way := range ways {
+			asked.Go(func() {
+				if got, err := ask(way[1], "tcp4", way[2], way[3]); err == nil {
+					t.Errorf("%s: the server saw %s", way[0], got)
+				}
+			})
+		}
+		asked.Wait()
+	}
+	opened := func(what, from, source, to string) {
+		t.Helper()
+		eventually(t, what, func() error { _, err := ask(from, "tcp4", source, to); return err })
+	}
+	closed([4]string{"a cluster without a link", app.netns, "", "10.110.0.10:80"})
+
+	evil := newEvil(p.internet)
+	p.wants[webUUID].Link.Peers = append(p.wants[webUUID].Link.Peers, gateway.Peer{Name: "evil", Key: evil.key, Ranges: evilRanges})
+	p.want(webUUID, p.wants[webUUID])
+	evil.connect(p.internet, p.near.key(), "10.100.0.0/24", "10.101.0.0/24", "10.110.0.0/24")
+	opened("the peer, as it should", p.internet.netns, "10.120.0.5", "10.100.0.10:80")
+	closed(
+		[4]string{"a peer by an address that isn't its", p.internet.netns, "10.99.0.1", "10.100.0.10:80"},
+		[4]string{"a peer by another's address", p.internet.netns, "10.110.0.66", "10.100.0.10:80"},
+		[4]string{"a peer to another cluster", p.internet.netns, "10.120.0.5", "10.101.0.10:80"},
+		[4]string{"a peer by way of the host to another peer", p.internet.netns, "10.120.0.5", "10.110.0.10:80"},
+	)
+
+	// What a link can't be is refused, and of two clusters the first has what it has.
+	app1 := gateway.Peer{Name: "far", Key: p.far.key(), Endpoint: netip.AddrPortFrom(farAddress, linkPort), Ranges: ranges(farAppUUID)}
+	near1 := gateway.Peer{Name: "near", Key: p.near.key(), Endpoint: netip.AddrPortFrom(nearAddress, linkPort), Ranges: ranges(appUUID)}
+	taken := app1
+	taken.Ranges = ranges(farWebUUID)
+	p.near.define(appUUID, rendered(t, linked(taken)))
+	p.near.told(appUUID, "a clash", func(n gateway.NetworkStatus) bool {
+		return len(n.Problems) == 1 && n.Problems[0].Kind == gateway.ProblemClash && strings.Contains(n.Problems[0].Message, "default.web")
+	})
+	p.want(appUUID, linked(app1))
+	p.want(farAppUUID, linked(near1))
+	opened("the second cluster, by a link of its own", app.netns, "", "10.111.0.10:80")
+	opened("the first cluster", near.netns, "", "10.110.0.10:80")
+	closed(
+		[4]string{"a node of the first to the second", near.netns, "", "10.111.0.10:80"},
+		[4]string{"a node of the second to the first", app.netns, "", "10.110.0.10:80"},
+		[4]string{"a peer of the first to the second", p.internet.netns, "10.120.0.5", "10.101.0.10:80"},
+	)
+}
+
+// keepsKey checks that nothing but its file has the host's private key.
+func (s *site) keepsKey() {
+	s.t.Helper()
+	info, err := os.Stat(s.state)
+	if err != nil || info.Mode().Perm() != 0o700 {
+		s.t.Errorf("the directory of the keys: %v, %v", info, err)
+	}
+	files := keyFiles{s.state}
+	own, err := files.read()
+	if err != nil || own.current.PublicKey() != s.key() {
+		s.t.Fatalf("the keys: %v", err)
+	}
+	texts := map[string]string{
+		"the log":     s.log.String(),
+		"the dry run": s.output("run", "--dry-run", "--state-dir", s.state),
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patiently)
+	defer cancel()
+	networks, err := s.libvirt.Networks(ctx)
+	if err != nil || len(networks) == 0 {
+		s.t.Fatal(err)
+	}
+	for _, n := range networks {
+		texts["network "+n.Name] = n.XML
+	}
+	if dry := texts["the dry run"]; !strings.Contains(dry, "# interface capl-wg: UDP port 51820, MTU 1420, key "+s.key().String()) ||
+		!strings.Contains(dry, "# ip route add ") {
+		s.t.Errorf("the dry run says %s", dry)
+	}
+	for what, text := range texts {
+		if strings.Contains(text, own.current.String()) || strings.Contains(text, hex.EncodeToString(own.current[:])) {
+			s.t.Errorf("%s has the private key", what)
+		}
+	}
+}
+
+// segment is the length of the longest segment of a connection to an address, before any packet was too long.
+func (s *space) segment(to string) (int, error) {
+	conn, err := s.connect("tcp4", "", to)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var size int
+	var getErr error
+	err = raw.Control(func(fd uintptr) { size, getErr = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG) })
+	return size, errors.Join(err, getErr)
 }
 
 func isTooLong(err error) bool {

@@ -48,6 +48,10 @@ func ensureRoutes(index int, routes []route) (map[string]error, int, error) {
 	}
 	failed, changed := map[string]error{}, 0
 	for _, r := range routes {
+		if r.own.IsValid() {
+			failed[r.network] = fmt.Errorf("the range %s of a peer has the host's own address %s in it: have the cluster use another range", r.to, r.own)
+			continue
+		}
 		was, there := ours[r.to]
 		delete(ours, r.to)
 		if there && r.is(was, index) {

@@ -38,7 +38,7 @@ import (
 const (
 	// lookInterval is how often the interface is looked at: WireGuard has no event for a session or for a change of its peers.
 	// A peer that goes over to another key can't reach this host until that is seen.
-	lookInterval, lookIntervalRotating = time.Second, 200 * time.Millisecond
+	lookInterval, lookIntervalRotating = time.Second, 100 * time.Millisecond
 )
 
 // linkAlias is how the interface is known to be ours.
@@ -49,8 +49,8 @@ const linkAlias = "cluster-api-host-agent"
 type wire struct {
 	log   logr.Logger
 	files keyFiles
-	// changes tells that something is to be told.
-	changes chan struct{}
+	// changes tells that something is to be told, and again that it is time to look more often.
+	changes, again chan struct{}
 
 	mu sync.Mutex
 	// known is set once wanted was said.
@@ -77,7 +77,7 @@ type wireState struct {
 func (s wireState) of(uuid string) error { return errors.Join(s.err, s.failed[uuid]) }
 
 func newWire(log logr.Logger, files keyFiles) *wire {
-	return &wire{log: log, files: files, changes: make(chan struct{}, 1), heard: hearsay{}}
+	return &wire{log: log, files: files, changes: make(chan struct{}, 1), again: make(chan struct{}, 1), heard: hearsay{}}
 }
 
 // want says what the link is to be, and makes it so.
@@ -86,6 +86,9 @@ func (w *wire) want(l *link) wireState {
 	defer w.mu.Unlock()
 	w.known, w.wanted = true, l
 	w.state = w.ensure()
+	if l != nil && l.rotating() {
+		wake(w.again)
+	}
 	return w.state
 }
 
@@ -100,6 +103,9 @@ func (w *wire) keep(ctx context.Context) error {
 			timer := time.NewTimer(w.interval())
 			select {
 			case <-ctx.Done():
+			case <-w.again:
+				timer.Stop()
+				continue
 			case <-events:
 				pause(ctx, settle)
 			case <-timer.C:
@@ -131,8 +137,13 @@ func (w *wire) look() {
 	if before.said() == w.state.said() && reflect.DeepEqual(before.status, w.state.status) {
 		return
 	}
+	wake(w.changes)
+}
+
+// wake says something to whom it wasn't yet said.
+func wake(c chan<- struct{}) {
 	select {
-	case w.changes <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
