@@ -239,6 +239,10 @@ func TestLink(t *testing.T) {
 	}
 
 	t.Run("long packets", func(t *testing.T) {
+		// Both ends think that 1500 bytes fit. A segment has 40 bytes less than a packet, with options more.
+		if size, err := near.segment("10.110.0.10:80"); err != nil || size > linkMTU-40 || size < linkMTU-60 {
+			t.Errorf("a segment of TCP has %d bytes, %v", size, err)
+		}
 		if err := near.whole("10.110.0.10:7", linkMTU); err != nil {
 			t.Errorf("a packet of the MTU: %v", err)
 		}
@@ -376,6 +380,23 @@ func (s *site) keepsKey() {
 			s.t.Errorf("%s has the private key", what)
 		}
 	}
+}
+
+// segment is the length of the longest segment of a connection to an address, before any packet was too long.
+func (s *space) segment(to string) (int, error) {
+	conn, err := s.connect("tcp4", "", to)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var size int
+	var getErr error
+	err = raw.Control(func(fd uintptr) { size, getErr = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG) })
+	return size, errors.Join(err, getErr)
 }
 
 func isTooLong(err error) bool {

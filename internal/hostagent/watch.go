@@ -26,26 +26,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// events are what the kernel tells of one kind of things.
-type events struct {
+// eventSource is where the kernel tells of one kind of things.
+type eventSource struct {
 	what   string
 	family int
 	group  uint32
 }
 
 var (
-	hostEvents = []events{
+	hostEvents = []eventSource{
 		{"rules", unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES},
 		{"addresses", unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR},
 	}
-	linkEvents = []events{
+	linkEvents = []eventSource{
 		{"interfaces", unix.NETLINK_ROUTE, unix.RTNLGRP_LINK},
 		{"routes", unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_ROUTE},
 	}
 )
 
 // watch tells, until ctx ends, that something of the host has changed, without saying what.
-func watch(ctx context.Context, log logr.Logger, sources ...events) (<-chan struct{}, error) {
+func watch(ctx context.Context, log logr.Logger, sources ...eventSource) (<-chan struct{}, error) {
 	changes := make(chan struct{}, 1)
 	for _, source := range sources {
 		conn, err := netlink.Dial(source.family, nil)

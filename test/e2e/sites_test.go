@@ -36,7 +36,7 @@ import (
 // cutFor is how long the link between the sites is cut.
 const cutFor = time.Minute
 
-var _ = Describe("A cluster on two sites", Ordered, func() {
+var _ = Describe("A cluster on two sites", Ordered, ContinueOnFailure, func() {
 	// The pods of netcheck, one on each site.
 	var pods [2]*corev1.Pod
 
