@@ -308,13 +308,32 @@ func onHost(name string) func(*machineParts) {
 }
 
 // kvm is the connection to a host of the scene.
-func (s *scene) kvm(hostName string) *host.Host {
+func (s *scene) kvm(hostName string) (kvm *host.Host) {
 	s.t.Helper()
-	kvm, err := s.hosts.Get(hostKey(s.namespace, hostName))
-	if err != nil {
-		s.t.Fatalf("Looking up host %s: %v", hostName, err)
-	}
+	eventually(s.t, "host "+hostName+" is there", func() (err error) {
+		kvm, err = s.hosts.Get(hostKey(s.namespace, hostName))
+		return err
+	})
 	return kvm
+}
+
+// ask returns what a host of the scene answers. One that is busy, with other scenes as a rule, or was given up for being
+// silent so long, says it when it is asked again.
+func ask[T any](s *scene, hostName string, call func(*host.Host) (T, error)) (answer T, err error) {
+	s.t.Helper()
+	_ = within(patience, func() error {
+		if answer, err = call(s.kvm(hostName)); errors.Is(err, host.ErrBusy) || errors.Is(err, host.ErrUnreachable) {
+			return err
+		}
+		return nil
+	})
+	return answer, err
+}
+
+// volume looks a volume up.
+func (s *scene) volume(hostName, pool, name string) (host.Volume, error) {
+	s.t.Helper()
+	return ask(s, hostName, func(kvm *host.Host) (host.Volume, error) { return kvm.Volume(s.t.Context(), pool, name) })
 }
 
 // eventually waits until check finds nothing to complain of.
@@ -463,7 +482,7 @@ func (s *scene) expectAllThere(libvirtCluster *infrav1.LibvirtCluster, libvirtMa
 		s.t.Errorf("The domain is %+v, %v", dom, err)
 	}
 	for _, name := range []string{domain.RootVolumeName(uuid), domain.SeedVolumeName(uuid)} {
-		if _, err := kvm.Volume(s.t.Context(), poolOf(name), name); err != nil {
+		if _, err := s.volume(libvirtMachine.Spec.HostName, poolOf(name), name); err != nil {
 			s.t.Error(err)
 		}
 	}
@@ -481,19 +500,9 @@ func (s *scene) expectNoTraces(libvirtCluster *infrav1.LibvirtCluster, hostName,
 		s.t.Errorf("The domain is still there: %+v, %v", dom, err)
 	}
 	for _, name := range []string{domain.RootVolumeName(uuid), domain.SeedVolumeName(uuid)} {
-		eventually(s.t, name+" is looked for", func() error {
-			found, err := kvm.Volume(s.t.Context(), poolOf(name), name)
-			if err == nil {
-				s.t.Errorf("The volume %s is still there: %+v", name, found)
-			}
-			if errors.Is(err, host.ErrBusy) {
-				return err // a host that is busy says it when it is asked again
-			}
-			if err != nil && !errors.Is(err, host.ErrNotFound) {
-				s.t.Errorf("Looking for the volume %s: %v", name, err)
-			}
-			return nil
-		})
+		if found, err := s.volume(hostName, poolOf(name), name); !errors.Is(err, host.ErrNotFound) {
+			s.t.Errorf("The volume %s is still there: %+v, %v", name, found, err)
+		}
 	}
 	if ip, ok := s.reservations(libvirtCluster, hostName)[network.MAC(uuid)]; ok {
 		s.t.Errorf("The address %s is still reserved", ip)
@@ -511,7 +520,9 @@ func poolOf(volume string) string {
 func (s *scene) reservations(libvirtCluster *infrav1.LibvirtCluster, hostName string) map[string]string {
 	s.t.Helper()
 	s.refresh(libvirtCluster)
-	list, err := s.kvm(hostName).Reservations(s.t.Context(), libvirtCluster.Spec.Network.UUID)
+	list, err := ask(s, hostName, func(kvm *host.Host) ([]host.Reservation, error) {
+		return kvm.Reservations(s.t.Context(), libvirtCluster.Spec.Network.UUID)
+	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
