@@ -40,6 +40,7 @@ var _ = Describe("A site by BGP", Ordered, func() {
 	var bird *hostRouter
 
 	BeforeAll(func(ctx SpecContext) {
+		// With a single worker only one pod of the web workload finds a place: it wants two nodes.
 		startLab(ctx, quickstart.Options{
 			Name: "bgp", Flavor: "calico-bgp", ControlPlanes: 1, Workers: 1,
 			Variables: map[string]string{
@@ -120,16 +121,22 @@ var _ = Describe("A site by BGP", Ordered, func() {
 				"--patch", `{"spec": {"template": {"spec": {"nodeSelector": `+patch+`}}}}`)
 			Expect(err).NotTo(HaveOccurred())
 		}
+		asking, stop := context.WithCancel(ctx)
+		defer stop()
+		answered := keepAsking(asking)
 		place(`{"no": "node"}`)
-		var deleted time.Time
+		var deleted, gone time.Time
 		Eventually(steps.deleted).WithContext(ctx).WithTimeout(2 * time.Minute).Should(Receive(&deleted))
 		Eventually(routesByBGP).WithContext(ctx).WithTimeout(time.Minute).WithPolling(20 * time.Millisecond).Should(BeEmpty())
 		withdrawn := time.Now()
-		var gone time.Time
 		Eventually(steps.gone).WithContext(ctx).WithTimeout(2 * time.Minute).Should(Receive(&gone))
-		GinkgoWriter.Printf("the route is withdrawn %s after the last pod was deleted; the pod was gone %s after that\n",
-			withdrawn.Sub(deleted).Round(time.Millisecond), gone.Sub(deleted).Round(time.Millisecond))
-		Expect(withdrawn).To(BeTemporally("<", deleted.Add(5*time.Second)))
+		stop()
+		last := answered()
+		since := func(t time.Time) time.Duration { return t.Sub(deleted).Round(time.Millisecond) }
+		GinkgoWriter.Printf("from the deletion of the last pod: its last answer after %s, the route withdrawn after %s, the pod gone after %s\n",
+			since(last), since(withdrawn), since(gone))
+		Expect(withdrawn).To(BeTemporally("<", last.Add(5*time.Second)), "the route led to nobody for too long")
+		Expect(withdrawn).To(BeTemporally("<", gone.Add(5*time.Second)))
 
 		// What is left is the network that the address is in, where nobody has it.
 		Expect(routeTo(ctx, ingressAddress)).To(HaveField("Gateway", BeEmpty()))

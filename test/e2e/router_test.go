@@ -144,6 +144,28 @@ func askFromHost(ctx context.Context) (string, error) {
 	return askBy(ctx, listening.String(), (&net.Dialer{}).DialContext)
 }
 
+// keepAsking asks the site from the host, one request after the other, until the context ends. What it returns waits for
+// that, and tells when the last answer came.
+func keepAsking(ctx context.Context) (last func() time.Time) {
+	var answer time.Time
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			short, cancel := context.WithTimeout(ctx, time.Second)
+			if _, err := askFromHost(short); err == nil {
+				answer = time.Now()
+			}
+			cancel()
+			time.Sleep(50 * time.Millisecond)
+		}
+	}()
+	return func() time.Time {
+		<-ended
+		return answer
+	}
+}
+
 // podSteps tell when the pods of a namespace were deleted, gone, and ready. Each has room for what one pod does.
 type podSteps struct {
 	deleted, gone, ready chan time.Time

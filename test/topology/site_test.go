@@ -47,6 +47,12 @@ func TestSite(t *testing.T) {
 		}
 	}
 	m.expectTwoSites()
+	// The controller reads its own pod, by a Role that it shares with the speakers.
+	for _, content := range found["metallb"] {
+		if !strings.Contains(content, "kind: RoleBinding\nmetadata:\n  labels:\n    app: metallb\n  name: pod-lister") {
+			t.Error("metallb of calico-bgp doesn't let the controller read pods")
+		}
+	}
 }
 
 // testSite has a flavor's manifests accepted. Of each set, want tells whether the cluster is given it. What the sets in
