@@ -214,11 +214,12 @@ func (a *Agent) apply(ctx context.Context, n network, lets *gateway.Wanted, link
 	if err != nil {
 		return fmt.Errorf("network %s: %w", n.Name, err)
 	}
-	if lets == nil {
+	switch {
+	case lets == nil:
 		delete(a.applied, n.UUID)
-	} else if wanted.Link == nil || link.of(n.UUID) == nil {
+	case wanted.Link == nil || link.of(n.UUID) == nil:
 		a.applied[n.UUID] = wanted
-	} else {
+	default:
 		err = fmt.Errorf("network %s: %w", n.Name, link.of(n.UUID))
 	}
 	if changed {

@@ -24,6 +24,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -107,7 +108,7 @@ func (s *siteHost) uplink() privatehost.InternetOptions {
 func (s *siteHost) machine(ctx context.Context) *infrav1.LibvirtMachine {
 	GinkgoHelper()
 	controlPlane, workers := machinesByHost(ctx)
-	found := append(controlPlane[s.name], workers[s.name]...)
+	found := slices.Concat(controlPlane[s.name], workers[s.name])
 	Expect(found).NotTo(BeEmpty(), s.name)
 	return &found[0]
 }
