@@ -115,7 +115,7 @@ var _ = Describe("A site by BGP", Ordered, func() {
 
 	It("is withdrawn with its last pod, and comes back with the next", func(ctx SpecContext) {
 		steps := watchPods(ctx, "nginx-ingress")
-		learned, withdrawn := watchRoute(ctx, ingressAddress)
+		_, withdrawn := watchRoute(ctx, ingressAddress)
 		place := func(patch string) {
 			GinkgoHelper()
 			_, err := kubectl(ctx, lab.ClusterKubeconfig(), "--namespace", "nginx-ingress", "patch", "daemonset", "plain-nginx", "--type", "merge",
@@ -144,6 +144,7 @@ var _ = Describe("A site by BGP", Ordered, func() {
 		_, err := ask(ctx, internet, other)
 		Expect(err).To(HaveOccurred())
 
+		learned, _ := watchRoute(ctx, ingressAddress)
 		place("null")
 		var ready, routed time.Time
 		Eventually(steps.ready).WithContext(ctx).WithTimeout(10 * time.Minute).Should(Receive(&ready))
