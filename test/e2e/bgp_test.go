@@ -115,6 +115,7 @@ var _ = Describe("A site by BGP", Ordered, func() {
 
 	It("is withdrawn with its last pod, and comes back with the next", func(ctx SpecContext) {
 		steps := watchPods(ctx, "nginx-ingress")
+		_, withdrawn := watchRoute(ctx, ingressAddress)
 		place := func(patch string) {
 			GinkgoHelper()
 			_, err := kubectl(ctx, lab.ClusterKubeconfig(), "--namespace", "nginx-ingress", "patch", "daemonset", "plain-nginx", "--type", "merge",
@@ -125,29 +126,30 @@ var _ = Describe("A site by BGP", Ordered, func() {
 		defer stop()
 		answered := keepAsking(asking)
 		place(`{"no": "node"}`)
-		var deleted, gone time.Time
+		var deleted, unrouted, gone time.Time
 		Eventually(steps.deleted).WithContext(ctx).WithTimeout(2 * time.Minute).Should(Receive(&deleted))
-		Eventually(routesByBGP).WithContext(ctx).WithTimeout(time.Minute).WithPolling(20 * time.Millisecond).Should(BeEmpty())
-		withdrawn := time.Now()
+		Eventually(withdrawn).WithContext(ctx).WithTimeout(time.Minute).Should(Receive(&unrouted))
+		Expect(routesByBGP(ctx)).To(BeEmpty())
 		Eventually(steps.gone).WithContext(ctx).WithTimeout(2 * time.Minute).Should(Receive(&gone))
 		stop()
 		last := answered()
 		since := func(t time.Time) time.Duration { return t.Sub(deleted).Round(time.Millisecond) }
 		GinkgoWriter.Printf("from the deletion of the last pod: its last answer after %s, the route withdrawn after %s, the pod gone after %s\n",
-			since(last), since(withdrawn), since(gone))
-		Expect(withdrawn).To(BeTemporally("<", last.Add(5*time.Second)), "the route led to nobody for too long")
-		Expect(withdrawn).To(BeTemporally("<", gone.Add(5*time.Second)))
+			since(last), since(unrouted), since(gone))
+		Expect(unrouted).To(BeTemporally("<", last.Add(5*time.Second)), "the route led to nobody for too long")
+		Expect(unrouted).To(BeTemporally("<", gone.Add(5*time.Second)))
 
 		// What is left is the network that the address is in, where nobody has it.
 		Expect(routeTo(ctx, ingressAddress)).To(HaveField("Gateway", BeEmpty()))
 		_, err := ask(ctx, internet, other)
 		Expect(err).To(HaveOccurred())
 
+		learned, _ := watchRoute(ctx, ingressAddress)
 		place("null")
-		var ready time.Time
+		var ready, routed time.Time
 		Eventually(steps.ready).WithContext(ctx).WithTimeout(10 * time.Minute).Should(Receive(&ready))
-		Eventually(routesByBGP).WithContext(ctx).WithTimeout(time.Minute).WithPolling(20 * time.Millisecond).Should(HaveLen(1))
-		GinkgoWriter.Printf("the route is back %s after the next pod was ready\n", time.Since(ready).Round(time.Millisecond))
+		Eventually(learned).WithContext(ctx).WithTimeout(time.Minute).Should(Receive(&routed))
+		GinkgoWriter.Printf("the route is back %s after the next pod was ready\n", routed.Sub(ready).Round(time.Millisecond))
 		Eventually(func() (string, error) { return ask(ctx, internet, other) }).
 			WithContext(ctx).WithTimeout(time.Minute).WithPolling(time.Second).Should(HavePrefix("web-"))
 	}, NodeTimeout(20*time.Minute))

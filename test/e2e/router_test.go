@@ -19,6 +19,7 @@ limitations under the License.
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"net"
@@ -133,6 +134,37 @@ func routes(ctx context.Context, words ...string) []route {
 	return routes
 }
 
+// watchRoute tells when the host learns a route to an address next, and when it loses one, until the spec is over.
+func watchRoute(ctx context.Context, address string) (learned, withdrawn chan time.Time) {
+	GinkgoHelper()
+	monitor := lab.Host().Command(ctx, "ip", "monitor", "route")
+	output, err := monitor.StdoutPipe()
+	Expect(err).NotTo(HaveOccurred())
+	Expect(monitor.Start()).To(Succeed())
+	learned, withdrawn = make(chan time.Time, 1), make(chan time.Time, 1)
+	go func() {
+		for lines := bufio.NewScanner(output); lines.Scan(); {
+			if line, deleted := strings.CutPrefix(lines.Text(), "Deleted "); strings.HasPrefix(line, address+" ") {
+				if deleted {
+					once(withdrawn)
+				} else {
+					once(learned)
+				}
+			}
+		}
+		_ = monitor.Wait() // killed at the end of the spec
+	}()
+	return learned, withdrawn
+}
+
+// once tells the time, unless that was done already.
+func once(step chan time.Time) {
+	select {
+	case step <- time.Now():
+	default:
+	}
+}
+
 // askFromHost asks the site at the ingress's own address, from the host itself.
 func askFromHost(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -157,7 +189,7 @@ func keepAsking(ctx context.Context) (last func() time.Time) {
 				answer = time.Now()
 			}
 			cancel()
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(200 * time.Millisecond)
 		}
 	}()
 	return func() time.Time {
@@ -186,12 +218,6 @@ func watchPods(ctx context.Context, namespace string) podSteps {
 	})
 	Expect(err).NotTo(HaveOccurred())
 	steps := podSteps{make(chan time.Time, 1), make(chan time.Time, 1), make(chan time.Time, 1)}
-	once := func(step chan time.Time) {
-		select {
-		case step <- time.Now():
-		default: // told already
-		}
-	}
 	go func() {
 		defer watcher.Stop()
 		for event := range watcher.ResultChan() {
