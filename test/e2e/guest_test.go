@@ -44,6 +44,21 @@ func inGuest(ctx context.Context, machine *infrav1.LibvirtMachine, script string
 // tryInGuest is inGuest for scripts that may fail, with their status.
 func tryInGuest(ctx context.Context, machine *infrav1.LibvirtMachine, script string) (output string, status int) {
 	GinkgoHelper()
+	output, status = runInGuest(ctx, machine, script)
+	GinkgoWriter.Printf("%s# %s\n%s\n", machine.Name, script, output)
+	return output, status
+}
+
+// countInGuest reads the counters of a network namespace in a guest, by a command that prints them.
+func countInGuest(ctx context.Context, machine *infrav1.LibvirtMachine, command string) counters {
+	GinkgoHelper()
+	output, status := runInGuest(ctx, machine, command)
+	Expect(status).To(BeZero(), "%s:\n%s", command, output)
+	return readCounters(output)
+}
+
+func runInGuest(ctx context.Context, machine *infrav1.LibvirtMachine, script string) (output string, status int) {
+	GinkgoHelper()
 	var started struct{ PID int }
 	askGuest(ctx, machine, &started, "guest-exec", map[string]any{"path": "/bin/sh", "arg": []string{"-c", script}, "capture-output": true})
 	var ended struct {
@@ -57,9 +72,7 @@ func tryInGuest(ctx context.Context, machine *infrav1.LibvirtMachine, script str
 		time.Sleep(200 * time.Millisecond)
 		askGuest(ctx, machine, &ended, "guest-exec-status", map[string]any{"pid": started.PID})
 	}
-	output = string(ended.Out) + string(ended.Err)
-	GinkgoWriter.Printf("%s# %s\n%s\n", machine.Name, script, output)
-	return output, ended.ExitCode
+	return string(ended.Out) + string(ended.Err), ended.ExitCode
 }
 
 // askGuest asks the agent in a guest, which may be busy starting.

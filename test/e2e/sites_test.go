@@ -82,6 +82,9 @@ var _ = Describe("A cluster on two sites", Ordered, ContinueOnFailure, func() {
 				grown := now.since(before[where])
 				GinkgoWriter.Printf("with offloads %s, %s: %v\n", state, where, grown)
 				Expect(grown).To(SatisfyAll(HaveKeyWithValue("IpFragFails", BeZero()), HaveKeyWithValue("IpReasmFails", BeZero())), where)
+				if strings.HasPrefix(where, "host ") {
+					Expect(grown).To(HaveKeyWithValue("IpFragCreates", BeZero()), where)
+				}
 			}
 		}, NodeTimeout(20*time.Minute))
 	}

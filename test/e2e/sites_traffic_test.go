@@ -155,8 +155,8 @@ func countOnSites(ctx context.Context) map[string]counters {
 		Expect(err).NotTo(HaveOccurred())
 		found["host "+site.name] = readCounters(string(output))
 		machine := site.machine(ctx)
-		found["node "+machine.Name] = readCounters(inGuest(ctx, machine, "cat /proc/net/snmp"))
-		found["pod on "+machine.Name] = readCounters(inGuest(ctx, machine, "cat /proc/$(pidof -s netcheck)/net/snmp"))
+		found["node "+machine.Name] = countInGuest(ctx, machine, "cat /proc/net/snmp")
+		found["pod on "+machine.Name] = countInGuest(ctx, machine, "cat /proc/$(pidof -s netcheck)/net/snmp")
 	}
 	return found
 }

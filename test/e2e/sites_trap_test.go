@@ -22,7 +22,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -103,9 +102,7 @@ func (t trap) send(ctx context.Context, what string, seconds int) sent {
 	GinkgoHelper()
 	By(what)
 	count := func() (node, pod counters) {
-		both := inGuest(ctx, t.nodes[0], "cat /proc/net/snmp; echo :; ip netns exec trap cat /proc/net/snmp")
-		onNode, inPod, _ := strings.Cut(both, "\n:\n")
-		return readCounters(onNode), readCounters(inPod)
+		return countInGuest(ctx, t.nodes[0], "cat /proc/net/snmp"), countInGuest(ctx, t.nodes[0], "ip netns exec trap cat /proc/net/snmp")
 	}
 	node, pod := count()
 	output, status := t.fromPod(ctx, fmt.Sprintf("put -timeout %ds -bytes %d http://10.99.2.2:8080/bytes", seconds, transfer))
