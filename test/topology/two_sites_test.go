@@ -28,7 +28,9 @@ import (
 func (m *management) expectTwoSites() {
 	m.t.Helper()
 	manifests := m.generate("far", "two-sites", map[string]string{
-		"CONTROL_PLANE_ENDPOINT_IP": "10.100.0.2", "LIBVIRT_SECOND_SITE_WORKERS": "3",
+		"CONTROL_PLANE_ENDPOINT_IP": "10.101.0.2", "LIBVIRT_SECOND_SITE_WORKERS": "3",
+		// The hosts have a route to each site: no cluster's but this one's.
+		"LIBVIRT_NODE_CIDR": "10.101.0.0/25", "LIBVIRT_INGRESS_CIDR": "10.101.0.128/25", "LIBVIRT_SECOND_NODE_CIDR": "10.101.1.0/25",
 		"LIBVIRT_IMAGE_URL": "http://127.0.0.1:9/node.qcow2", "LIBVIRT_IMAGE_CHECKSUM": "sha256:" + strings.Repeat("0123456789abcdef", 4),
 	})
 	m.apply("two-sites", manifests)
