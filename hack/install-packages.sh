@@ -11,8 +11,8 @@ packages_for() {
   libvirt) echo libvirt-daemon libvirt-daemon-system libvirt-clients libvirt-daemon-driver-qemu qemu-system-x86 qemu-utils ovmf swtpm swtpm-tools dnsmasq-base iproute2 iptables nftables util-linux ;;
   # node images: the Debian tree, the disk, the boot loader
   image) echo mmdebstrap debian-archive-keyring extlinux syslinux-common dosfstools mtools e2fsprogs fdisk qemu-utils jq ;;
-  # what tests call besides libvirt: seeds are read back, nodes are asked over ssh
-  test) echo xorriso openssh-client iproute2 nftables procps ;;
+  # what tests call besides libvirt: seeds are read back, nodes are asked over ssh, libvirt is reached through it
+  test) echo xorriso openssh-client openssh-server iproute2 nftables procps ;;
   # the router of a host, for its test
   bgp) echo bird2 ;;
   # what checks the sources
