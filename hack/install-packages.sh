@@ -7,12 +7,13 @@ packages_for() {
   case $1 in
   # cgo against libvirt, and what the build scripts call
   build) echo gcc libc6-dev pkg-config libvirt-dev libjson-c5 jq ;;
-  # a private libvirtd with software emulation and a managed network
-  libvirt) echo libvirt-daemon libvirt-daemon-system libvirt-clients libvirt-daemon-driver-qemu qemu-system-x86 qemu-utils ovmf swtpm swtpm-tools dnsmasq-base iproute2 iptables nftables util-linux ;;
+  # a private libvirtd with software emulation, a managed network, and a way to what is in it
+  libvirt) echo libvirt-daemon libvirt-daemon-system libvirt-clients libvirt-daemon-driver-qemu qemu-system-x86 qemu-utils ovmf swtpm swtpm-tools dnsmasq-base iproute2 iptables nftables socat util-linux ;;
   # node images: the Debian tree, the disk, the boot loader
   image) echo mmdebstrap debian-archive-keyring extlinux syslinux-common dosfstools mtools e2fsprogs fdisk qemu-utils jq ;;
-  # what tests call besides libvirt: seeds are read back, nodes are asked over ssh, libvirt is reached through it
-  test) echo xorriso openssh-client openssh-server iproute2 nftables procps ;;
+  # what tests call besides libvirt: seeds are read back, nodes are asked over ssh, libvirt is reached through it, images
+  # are packed, a server is forwarded to
+  test) echo xorriso openssh-client openssh-server iproute2 nftables procps xz-utils python3 ;;
   # the router of a host, for its test
   bgp) echo bird2 ;;
   # what checks the sources

@@ -33,7 +33,7 @@ import (
 // requireTools names what is missing before anything is started.
 func requireTools() error {
 	for tool, pkg := range map[string]string{
-		"ip": "iproute2", "nsenter": "util-linux", "mount": "mount", "hostname": "hostname",
+		"ip": "iproute2", "nsenter": "util-linux", "mount": "mount", "hostname": "hostname", "socat": "socat",
 		"libvirtd": "libvirt-daemon-system", "virtlogd": "libvirt-daemon-system", "dnsmasq": "dnsmasq-base",
 	} {
 		if _, err := exec.LookPath(tool); err != nil {
